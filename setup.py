@@ -20,6 +20,12 @@ setup(
     author_email=cfg["author_email"],
     license="Apache-2.0",
     url=cfg["git_url"],
+    project_urls={"Documentation": cfg["doc_host"] + cfg["doc_baseurl"]},
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Developers",
+        "Programming Language :: Python :: 3",
+    ],
     packages=find_packages(include=["amf_nb", "amf_nb.*"]),
     package_data={"amf_nb": ["sample/*"]},
     python_requires=">=" + cfg["min_python"],

@@ -5,17 +5,18 @@
 # %% auto #0
 __all__ = ['Trunk', 'plan_stages', 'create_head', 'Branch', 'create_branch', 'l2_sp_penalty', 'branch_params']
 
-# %% ../nbs/30_branches.ipynb #e354d068
+# %% ../nbs/30_branches.ipynb #4770f5db
 import copy
 import re
 
 import torch
+from fastcore.basics import patch
 from torch import nn
 
 from .backbones import Backbone
 from .strategies import Strategy, frozen_stages, lr_factor
 
-# %% ../nbs/30_branches.ipynb #960e27c9
+# %% ../nbs/30_branches.ipynb #964a84d6
 class Trunk(nn.Module):
     "Frozen `stages` that branches share; parameters, running statistics and mode never change."
     def __init__(self,
@@ -29,21 +30,27 @@ class Trunk(nn.Module):
 
     def train(self, mode=True): return super().train(False)
 
-    @torch.no_grad()
-    def forward(self, x):
-        self.train(False) # a stage may have been switched by hand
-        acts = {0: x} if 0 in self.keep else {}
-        for d, stage in enumerate(self.stages, 1):
-            x = stage(x)
-            if d in self.keep: acts[d] = x
-        return acts
+# %% ../nbs/30_branches.ipynb #1ea4b3e3
+@patch
+@torch.no_grad()
+def forward(self:Trunk,
+    x:torch.Tensor, # images (N, C_in, H, W)
+) -> dict: # depth to activation
+    "Activations of `x` at the depths to keep; nothing is recorded for a backward pass."
+    self.train(False) # a stage may have been switched by hand
+    acts = {0: x} if 0 in self.keep else {}
+    for d, stage in enumerate(self.stages, 1):
+        x = stage(x)
+        if d in self.keep: acts[d] = x
+    return acts
 
-# %% ../nbs/30_branches.ipynb #c481c6cb
+# %% ../nbs/30_branches.ipynb #dcc21d87
 def _norm_params(stage):
     "Names of parameters that belong to a normalisation layer."
     return {f'{m}.{p}'.lstrip('.') for m, mod in stage.named_modules() if 'norm' in type(mod).__name__.lower()
             for p, _ in mod.named_parameters(recurse=False)}
 
+# %% ../nbs/30_branches.ipynb #bfa34c34
 def _trained_names(stage, i, train_only):
     "Names of `stage`'s parameters that train, for stage number `i`."
     names = [n for n, _ in stage.named_parameters()]
@@ -101,7 +108,7 @@ def create_head(
     "Dropout and a linear layer: features `(N, F)` to logits `(N, C)`."
     return nn.Sequential(nn.Dropout(p), nn.Linear(n_features, n_out))
 
-# %% ../nbs/30_branches.ipynb #8a7c8b60
+# %% ../nbs/30_branches.ipynb #aff5072c
 class Branch(nn.Module):
     "The stages that one strategy trains, and their head: activation at depth `start` to logits (N, C)."
     def __init__(self,
@@ -122,11 +129,22 @@ class Branch(nn.Module):
         for n in self.still: self.stages.get_submodule(n).train(False)
         return self
 
-    def features(self, x):
-        for stage in self.stages: x = stage(x)
-        return x
+# %% ../nbs/30_branches.ipynb #1c1335af
+@patch
+def features(self:Branch,
+    x:torch.Tensor, # activation at depth `start`
+) -> torch.Tensor: # (N, F)
+    "What the body of the branch makes of `x`."
+    for stage in self.stages: x = stage(x)
+    return x
 
-    def forward(self, x): return self.head(self.features(x))
+# %% ../nbs/30_branches.ipynb #8b0cbfad
+@patch
+def forward(self:Branch,
+    x:torch.Tensor, # activation at depth `start`
+) -> torch.Tensor: # (N, C)
+    "Logits of the branch."
+    return self.head(self.features(x))
 
 # %% ../nbs/30_branches.ipynb #fb1af2d6
 def create_branch(
@@ -143,13 +161,14 @@ def create_branch(
     if strategy.l2_sp: _anchor(branch)
     return branch
 
-# %% ../nbs/30_branches.ipynb #93ba5c7b
+# %% ../nbs/30_branches.ipynb #82a5d728
 def _anchor(branch):
     "Remember the present body parameters of `branch` as the point L2-SP pulls to."
     branch.anchors = [n for n, p in branch.stages.named_parameters() if p.requires_grad]
     for i, n in enumerate(branch.anchors):
         branch.register_buffer(f'anchor_{i}', branch.stages.get_parameter(n).detach().clone())
 
+# %% ../nbs/30_branches.ipynb #d9e6b77a
 def l2_sp_penalty(
     branch:Branch, # a branch whose strategy has `l2_sp` above 0
 ) -> torch.Tensor: # a scalar

@@ -58,7 +58,7 @@ def _run_folder(out, stem):
         raise FileExistsError(f'`out`={str(out)!r} exists and is not empty: give another folder, or delete it first')
     return Path(out)
 
-# %% ../nbs/95_cli.ipynb #eea240a0
+# %% ../nbs/95_cli.ipynb #bd34087b
 def panel_text(
     panel:pd.DataFrame, # from `learn.control_panel`
 ) -> str: # a table for the terminal
@@ -67,6 +67,7 @@ def panel_text(
     rows += [f'{n:14} {100 * r.accuracy:7.1f}   {100 * r.low:6.1f} to {100 * r.high:5.1f}  {r.nll:7.3f} {100 * r.ece:6.1f}%' for n, r in panel.iterrows()]
     return '\n'.join(rows)
 
+# %% ../nbs/95_cli.ipynb #8e10308e
 def policy_text(
     fit:dict, # what `learn.fit_policy` returned; None without a policy
 ) -> str: # one sentence
@@ -85,7 +86,7 @@ def _figures(learn, folder, release):
         fig.savefig(folder / f'{name}.png', dpi=100)
         plt.close(fig)
 
-# %% ../nbs/95_cli.ipynb #5922b526
+# %% ../nbs/95_cli.ipynb #352e7f8f
 def _versions(): return {p: version(p) for p in ('amf_nb', 'fastai', 'torch', 'torchvision', 'timm', 'numpy')} | {'python': platform.python_version()}
 
 def _write_run(learn, folder, args, seconds):
@@ -101,8 +102,21 @@ def _write_run(learn, folder, args, seconds):
     given = [f'--{k}' if v is True else f'--{k} {shlex.quote(str(v))}' for k, v in args.items() if v not in (None, False, '') and k not in ('folder', 'out')]
     command = ' '.join(['amf_train', *([shlex.quote(str(args['folder']))] if args['folder'] else []), *given])
     (folder / 'config.json').write_text(json.dumps(dict(command=command, args=args, versions=_versions()), indent=1))
-    _figures(learn, folder, -(-2 * epochs // 3) if learn.policy_fit and -(-2 * epochs // 3) < epochs else None)
+    _figures(learn, folder, -(-epochs // 2) if learn.policy_fit and epochs > 1 else None)
     return panel
+
+# %% ../nbs/95_cli.ipynb #f7c2317a
+def _finish(learn, out, args, seconds):
+    "Write the run beside `out`, rename it there, and print what it found."
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', suffix='.part', dir=out.parent))
+    try:
+        panel = _write_run(learn, part, args, seconds)
+        part.chmod(0o755)
+        part.rename(out)
+    finally: shutil.rmtree(part, ignore_errors=True)
+    print(f'\n{panel_text(panel)}\n\n{policy_text(learn.policy_fit)}\nTrained in {seconds:.0f} s. Model, tables and figures are in {out}')
+    return out
 
 # %% ../nbs/95_cli.ipynb #2f7b7ec4
 def _dls_for(folder, size, bs, seed, csv, label_delim, valid, valid_pct, skip_bad):
@@ -111,15 +125,15 @@ def _dls_for(folder, size, bs, seed, csv, label_delim, valid, valid_pct, skip_ba
     kw = dict(csv=csv or None, label_delim=label_delim or None, valid=valid or None, valid_pct=valid_pct, skip_bad=skip_bad)
     return image_dls(folder, size=size or 224, bs=bs, seed=seed, **kw)
 
-# %% ../nbs/95_cli.ipynb #b1f2ffce
+# %% ../nbs/95_cli.ipynb #17654504
 def train_run(
     folder=None, # folder of images, one folder for each class; none: the shipped sample of Fashion-MNIST
     arch:str='tf_efficientnet_lite0', # timm name, or torchvision/NAME
     strategies:str='', # names with commas between; none: the default three
-    epochs:int=6, # passes over the training images
+    epochs:int=10, # passes over the training images
     size:int=0, # side of the images in pixels; 0: 64 for the sample, 224 for a folder
     bs:int=64, # images a batch
-    lr:float=8e-3, # learning rate of the heads
+    lr:float=5e-3, # learning rate of the heads
     seed:int=42, # of everything random
     out:str=None, # folder for the run; none: the next free one under runs/
     policy:str='trunk', # trunk, cnn or none
@@ -145,19 +159,6 @@ def train_run(
     learn.fine_tune(epochs)
     seconds = time.perf_counter() - start
     return _finish(learn, out, args, seconds)
-
-# %% ../nbs/95_cli.ipynb #f7c2317a
-def _finish(learn, out, args, seconds):
-    "Write the run beside `out`, rename it there, and print what it found."
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', suffix='.part', dir=out.parent))
-    try:
-        panel = _write_run(learn, part, args, seconds)
-        part.chmod(0o755)
-        part.rename(out)
-    finally: shutil.rmtree(part, ignore_errors=True)
-    print(f'\n{panel_text(panel)}\n\n{policy_text(learn.policy_fit)}\nTrained in {seconds:.0f} s. Model, tables and figures are in {out}')
-    return out
 
 # %% ../nbs/95_cli.ipynb #94977ebc
 def _expand(images):
@@ -210,7 +211,7 @@ def _run(parser, func, argv):
     except (ValueError, OSError) as e: parser.exit(2, f'{parser.prog}: {e}\n')
     except KeyboardInterrupt: parser.exit(130, f'{parser.prog}: interrupted; nothing was saved\n')
 
-# %% ../nbs/95_cli.ipynb #91ffc619
+# %% ../nbs/95_cli.ipynb #4ac46240
 def amf_train(
     argv=None, # command line; None takes the process's
 ):
@@ -220,6 +221,7 @@ def amf_train(
     parser.prog = 'amf_train'
     _run(parser, train_run, argv)
 
+# %% ../nbs/95_cli.ipynb #6b437b86
 def amf_predict(
     argv=None, # command line; None takes the process's
 ):

@@ -27,7 +27,7 @@ from .fusion import create_amf_model
 from .learner import AMFLearner
 from .strategies import Strategy
 
-# %% ../nbs/75_deploy.ipynb #b1dd6e2e
+# %% ../nbs/75_deploy.ipynb #330c57b8
 def _write_aside(path, write):
     "Let `write(temporary)` make a file, then rename it to `path`; whatever fails leaves `path` as it was."
     part = path.with_name(f'.{path.name}.{os.getpid()}.part')
@@ -36,6 +36,7 @@ def _write_aside(path, write):
         os.replace(part, path)
     finally: part.unlink(missing_ok=True)
 
+# %% ../nbs/75_deploy.ipynb #a4ffe97f
 def _digest(path):
     "The first 16 hexadecimal digits of the SHA-256 of a file."
     with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()[:16]
@@ -96,15 +97,13 @@ def _read_config(path):
     if Path(c['weights']).name != c['weights']: raise ValueError(f'{file} names a weights file outside its folder: {c["weights"]!r}')
     return c
 
-# %% ../nbs/75_deploy.ipynb #eae1d451
+# %% ../nbs/75_deploy.ipynb #a02b323a
 def _empty_dls(image, vocab, multilabel):
     "Empty `DataLoaders` that bring an image to the model as in training."
     blank, tfm = np.zeros((8, 8, 3), np.uint8), Resize(tuple(image['size']), method=image['method'])
     pairs = [(blank, [v] if multilabel else v) for v in vocab]
     norm = [Normalize.from_stats(*image['stats'], cuda=False)] if image['stats'] else []
     return pair_dls(pairs, pairs, vocab, tfm, norm, multi=multilabel, num_workers=0).new_empty()
-
-def _same_batch(a, b, item): return torch.equal(a.dls.test_dl([item]).one_batch()[0], b.test_dl([item]).one_batch()[0])
 
 # %% ../nbs/75_deploy.ipynb #85ca8360
 def load_amf(

@@ -5,22 +5,24 @@
 # %% auto #0
 __all__ = ['fuse', 'entropy_weights', 'nll', 'fit_static', 'AMFModel', 'create_amf_model', 'fit_policy']
 
-# %% ../nbs/50_fusion.ipynb #a2394a15
+# %% ../nbs/50_fusion.ipynb #b3aa4ad9
 import copy
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn
 
 from .branches import Branch, Trunk, create_branch
 from .policy import create_policy, pool_features, weights_from_scores
 from .strategies import resolve_strategies
 
-# %% ../nbs/50_fusion.ipynb #c305fdc8
+# %% ../nbs/50_fusion.ipynb #3ba72257
 def _mix_log(log_p, weights_N_K):
     "Log of the mixture `sum_k w_k p_k`, computed in the log domain: (N, K, C) -> (N, C)."
     return torch.logsumexp(weights_N_K.log()[..., None] + log_p, 1)
 
+# %% ../nbs/50_fusion.ipynb #bd9e0254
 def _weigh(values, weights_N_K):
     "Weighted sum over branches: (N, K, C) -> (N, C)."
     return torch.einsum('nk,nkc->nc', weights_N_K, values)
@@ -84,7 +86,7 @@ def fit_static(
     opt.step(closure)
     return scores.detach().softmax(1)[0]
 
-# %% ../nbs/50_fusion.ipynb #ba759879
+# %% ../nbs/50_fusion.ipynb #ad67bb57
 class AMFModel(nn.Module):
     "Trunk, branches and policy: images (N, C_in, H, W) to fused logits (N, C)."
     def __init__(self,
@@ -103,16 +105,39 @@ class AMFModel(nn.Module):
         elif len(shapes := {tuple(p.shape) for b in self.branches for p in b.head.parameters() if p.ndim == 2}) > 1:
             raise ValueError(f"`fusion`='features' needs heads of one shape, these have {sorted(shapes)}: give fusion='log_probs'")
 
-    @property
-    def names(self): return [b.strategy.name for b in self.branches]
+# %% ../nbs/50_fusion.ipynb #dfcbad92
+@patch(as_prop=True)
+def names(self:AMFModel) -> list: # of text
+    "Names of the branches: those of their strategies."
+    return [b.strategy.name for b in self.branches]
 
-    def forward(self, x):
-        self.last = self.parts(x)
-        return self.combine(self.last, self.last['weights'])
+# %% ../nbs/50_fusion.ipynb #260f6205
+@patch
+def policy_inputs(self:AMFModel,
+    x:torch.Tensor, # images (N, C_in, H, W)
+    acts:dict, # the trunk's activations by depth
+) -> torch.Tensor: # (N, F) features, the images, or None without a policy
+    "What the policy reads of a batch."
+    if self.policy is None: return None
+    return x if self.policy.source == 'image' else pool_features(acts[len(self.trunk.stages)])
 
-# %% ../nbs/50_fusion.ipynb #3e9303c5
-def _parts(self, x):
-    "Everything about a batch `x`: `logits` (N, K, C), `weights` (N, K), the policy's `inputs`, `features` (N, K, F)."
+# %% ../nbs/50_fusion.ipynb #6766cd14
+@patch
+def weigh(self:AMFModel,
+    inputs:torch.Tensor, # from `policy_inputs`
+    n:int, # images in the batch
+) -> torch.Tensor: # (n, K), rows sum to 1
+    "Branch weights; equal ones without a policy or with one branch."
+    K = len(self.branches)
+    if self.policy is None or K == 1: return torch.full((n, K), 1 / K, device=self.strength.device)
+    return weights_from_scores(self.policy(inputs).float(), self.strength)
+
+# %% ../nbs/50_fusion.ipynb #013b37e6
+@patch
+def parts(self:AMFModel,
+    x:torch.Tensor, # images (N, C_in, H, W)
+) -> dict: # `logits` (N, K, C), `weights` (N, K), `inputs` of the policy, and `features` (N, K, F) if they are fused
+    "Everything about a batch before fusion."
     acts = self.trunk(x)
     feats = [b.features(acts[b.start]) for b in self.branches]
     inputs = self.policy_inputs(x, acts)
@@ -120,31 +145,32 @@ def _parts(self, x):
     if self.fusion == 'features': res['features'] = torch.stack(feats, 1)
     return res
 
-AMFModel.parts = _parts
-
-# %% ../nbs/50_fusion.ipynb #305da465
-def _policy_inputs(self, x, acts):
-    "What the policy reads of a batch: the image, or the pooled end of the trunk; None without a policy."
-    if self.policy is None: return None
-    return x if self.policy.source == 'image' else pool_features(acts[len(self.trunk.stages)])
-
-def _weights_of(self, inputs, n):
-    "Branch weights (n, K) for the policy's `inputs`."
-    K = len(self.branches)
-    if self.policy is None or K == 1: return torch.full((n, K), 1 / K, device=self.strength.device)
-    return weights_from_scores(self.policy(inputs).float(), self.strength)
-
-AMFModel.policy_inputs, AMFModel.weigh = _policy_inputs, _weights_of
-
-# %% ../nbs/50_fusion.ipynb #55a7ad9d
-def _combine(self, parts, weights_N_K):
-    "Fused logits (N, C) of `parts` under any weights, the policy's or a control's."
+# %% ../nbs/50_fusion.ipynb #a51d03f2
+@patch
+def combine(self:AMFModel,
+    parts:dict, # from `parts`
+    weights_N_K:torch.Tensor, # any weights, the policy's or a control's
+) -> torch.Tensor: # (N, C)
+    "Fused logits of `parts` under `weights_N_K`."
     weights_N_K = weights_N_K.to(parts['logits'].dtype)
     if self.fusion != 'features': return fuse(parts['logits'], weights_N_K, self.fusion, self.multilabel)
     mean_N_F = _weigh(parts['features'], weights_N_K)
     return _weigh(torch.stack([b.head(mean_N_F) for b in self.branches], 1), weights_N_K)
 
-AMFModel.combine = _combine
+# %% ../nbs/50_fusion.ipynb #c12a3dd1
+@patch
+def forward(self:AMFModel,
+    x:torch.Tensor, # images (N, C_in, H, W)
+) -> torch.Tensor: # (N, C)
+    "The fused prediction, as logits; the parts stay in `last`."
+    self.last = self.parts(x)
+    return self.combine(self.last, self.last['weights'])
+
+# %% ../nbs/50_fusion.ipynb #4e753982
+def _trunk_width(trunk, n_in, size=64):
+    "Features of the trunk's last activation, found by running one blank image; None if nothing is frozen."
+    if not len(trunk.stages): return None
+    return pool_features(trunk(torch.zeros(1, n_in, size, size))[len(trunk.stages)]).shape[1]
 
 # %% ../nbs/50_fusion.ipynb #823dfce5
 def create_amf_model(
@@ -162,12 +188,6 @@ def create_amf_model(
     trunk = Trunk(backbone.stages[:max(starts)], keep=starts)
     pol = create_policy(policy, len(branches), _trunk_width(trunk, backbone.n_in), backbone.n_in)
     return AMFModel(trunk, branches, pol, fusion, multilabel).to(memory_format=torch.channels_last)
-
-# %% ../nbs/50_fusion.ipynb #4e753982
-def _trunk_width(trunk, n_in, size=64):
-    "Features of the trunk's last activation, found by running one blank image; None if nothing is frozen."
-    if not len(trunk.stages): return None
-    return pool_features(trunk(torch.zeros(1, n_in, size, size))[len(trunk.stages)]).shape[1]
 
 # %% ../nbs/50_fusion.ipynb #3f9797b9
 def _epochs(policy, inputs, logits, targets, how, multilabel, n, lr, bs, gen):
@@ -196,7 +216,7 @@ def _out_of_fold(policy, inputs, logits, targets, how, multilabel, n, lr, bs, fo
             with torch.no_grad(): scores[e, rest] = pol(inputs[rest])
     return scores
 
-# %% ../nbs/50_fusion.ipynb #5734cd46
+# %% ../nbs/50_fusion.ipynb #7ae8ccde
 def fit_policy(
     policy:nn.Module, # from `create_policy`; changed in place
     inputs:torch.Tensor, # what it reads: (N, F) pooled trunk features or (N, C_in, H, W) images
@@ -213,6 +233,7 @@ def fit_policy(
 ) -> dict: # `strength`, `epochs`, `gain` and `se`: out-of-fold gain in nats over equal weights, and its standard error
     "Fit `policy` on held-out predictions, shrunk towards equal weights as far as its own held-out gain demands."
     how = 'log_probs' if how == 'features' else how
+    if len(inputs) < 2 * folds: return dict(strength=0., epochs=0, gain=0., se=0.) # too few to learn from
     gen = torch.Generator().manual_seed(seed)
     args = (inputs, logits_N_K_C, targets_N, how, multilabel)
     score = lambda w: nll(fuse(logits_N_K_C, w, how, multilabel), targets_N, multilabel, 'none')
@@ -221,6 +242,6 @@ def fit_policy(
     gains = {(e, s): uniform - score(weights_from_scores(scores[e], s)) for e in range(epochs) for s in strengths}
     (e, s), g = max(gains.items(), key=lambda kv: kv[1].mean())
     gain, se = g.mean().item(), (g.std() / len(g) ** 0.5).item()
-    if not gain > se: return dict(strength=0., epochs=0, gain=gain, se=se)
+    if not gain > 2 * se: return dict(strength=0., epochs=0, gain=gain, se=se)
     for _ in _epochs(policy, *args, e + 1, lr, bs, gen): pass
     return dict(strength=s, epochs=e + 1, gain=gain, se=se)

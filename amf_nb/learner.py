@@ -30,14 +30,14 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 from torch.utils.data import Subset
 
-# %% ../nbs/60_learner.ipynb #61748d4f
-from .backbones import create_backbone
+# %% ../nbs/60_learner.ipynb #ed1658f6
+from .backbones import Backbone, create_backbone
 from .branches import Branch, Trunk, branch_params, l2_sp_penalty
 from .fusion import AMFModel, create_amf_model, entropy_weights, fit_policy, fit_static, nll
 from .policy import create_policy
 from .strategies import Strategy, get_strategy, resolve_strategies
 
-# %% ../nbs/60_learner.ipynb #279a8cfc
+# %% ../nbs/60_learner.ipynb #58c016a0
 def amf_groups(
     model:AMFModel, # the fused network
 ) -> list: # dicts with `name`, `depth`, `factor`, `wd`, `params`, deepest first
@@ -46,6 +46,7 @@ def amf_groups(
     if model.policy is not None: groups.append(dict(name='policy', depth=0, factor=1., wd=None, params=[*model.policy.parameters()]))
     return sorted(groups, key=lambda g: -g['depth'])
 
+# %% ../nbs/60_learner.ipynb #d7b78c31
 def amf_splitter(
     model:AMFModel, # the fused network
 ) -> list: # of lists of parameters
@@ -65,7 +66,7 @@ class BranchLoss(Callback):
 
     def after_batch(self): self.learn.model.last = None # let the graph go
 
-# %% ../nbs/60_learner.ipynb #ab9521bf
+# %% ../nbs/60_learner.ipynb #78fde2ae
 class StrategyRates(Callback):
     "Give every parameter `lr * lr_mult * stage_decay**depth` for the step, and each strategy its weight decay."
     order, run_valid, lrs = MixedPrecision.order + 2, False, None # after GradientClip
@@ -73,7 +74,7 @@ class StrategyRates(Callback):
     def before_fit(self):
         wds = [g['wd'] for g in amf_groups(self.learn.model)]
         if any(w is not None for w in wds):
-            self.opt.set_hyper('wd', [h['wd'] if w is None else w for w, h in zip(wds, self.opt.hypers)])
+            self.opt.set_hyper('wd', [h.get('wd', 0.) if w is None else w for w, h in zip(wds, self.opt.hypers)])
 
     def before_step(self):
         self.lrs = [h['lr'] for h in self.opt.hypers]
@@ -111,16 +112,17 @@ def freeze_to(self:AMFLearner,
     self.opt.freeze_to(sum(d > first for d in depths))
     self.opt.clear_state()
 
-# %% ../nbs/60_learner.ipynb #72a48e1f
+# %% ../nbs/60_learner.ipynb #00f84c53
 def _labels(ds):
     "Class numbers of fastai `Datasets` without opening an image; None where that is not possible."
     if not isinstance(ds, Datasets) or len(ds.tls) != 2: return None
     y = [ds.tls[1][i] for i in range(len(ds))]
     return np.array([int(o) for o in y]) if all(np.ndim(o) == 0 for o in y) else None
 
+# %% ../nbs/60_learner.ipynb #7205cca6
 def holdout_split(
     ds, # a training dataset
-    share:float=0.2, # of its images to hold out
+    share:float=0.1, # of its images to hold out
     most:int=2000, # never hold out more
     seed:int=0, # of the draw
 ) -> tuple: # two sorted arrays of positions: to train on, held out
@@ -132,15 +134,16 @@ def holdout_split(
     fits = y is not None and np.bincount(y)[np.unique(y)].min() > 1 and len(np.unique(y)) <= min(k, n - k)
     return tuple(np.sort(i) for i in train_test_split(np.arange(n), test_size=k, random_state=seed, stratify=y if fits else None))
 
-# %% ../nbs/60_learner.ipynb #81486eef
+# %% ../nbs/60_learner.ipynb #6ade7ef7
 def _part(ds, idxs, split_idx):
     "The items `idxs` of `ds`; `split_idx` 0 transforms them as in training, 1 as in validation."
     if not isinstance(ds, Datasets): return Subset(ds, idxs)
     return Datasets(tls=[tl._new(tl._get([int(i) for i in idxs]), split_idx=split_idx) for tl in ds.tls])
 
+# %% ../nbs/60_learner.ipynb #701bbacb
 @patch
 def hold_out(self:AMFLearner,
-    share:float=0.2, # of the training images
+    share:float=0.1, # of the training images
     seed:int=0, # of the draw
 ) -> tuple: # (training DataLoader without them, DataLoader over them with validation transforms or None)
     "Split the training images in two, for branches and for the policy."
@@ -149,15 +152,20 @@ def hold_out(self:AMFLearner,
     if not len(held): return self.dls.train.new(), None
     return self.dls.train.new(_part(ds, fit, 0)), self.dls.valid.new(_part(ds, held, 1), shuffle=False, drop_last=False)
 
-# %% ../nbs/60_learner.ipynb #30b12b64
+# %% ../nbs/60_learner.ipynb #c6978546
 class GatherParts(Callback):
     "Collect `model.last` and the targets of every validation batch, on the CPU."
     order = MixedPrecision.order + 1
-    def __init__(self, keys): self.keys, self.rows, self.targets = keys, [], []
+    def __init__(self,
+        keys, # which parts, as in `AMFModel.parts`
+    ): self.keys, self.rows, self.targets = keys, [], []
+
     def after_pred(self):
         self.rows.append({k: v.detach().float().cpu() for k, v in self.learn.model.last.items() if k in self.keys and v is not None})
         self.targets += [y.detach().cpu() for y in self.yb[:1]]
+        self.n_classes = self.learn.pred.shape[1]
 
+# %% ../nbs/60_learner.ipynb #57a807a5
 @patch
 def gather_parts(self:AMFLearner,
     dl=None, # a `DataLoader`; None takes the validation set
@@ -170,9 +178,12 @@ def gather_parts(self:AMFLearner,
     with self.validation_context(cbs=[cb], inner=inner): self._do_epoch_validate(dl=dl.new(shuffle=False, drop_last=False))
     self.model.last = None
     parts = {k: torch.cat([r[k] for r in cb.rows]) for k in cb.rows[0]}
-    return dict(parts, targets=torch.cat(cb.targets)) if cb.targets else parts
+    if not cb.targets: return parts
+    y, C = torch.cat(cb.targets), cb.n_classes
+    if y.ndim == 1 and y.max() >= C: raise ValueError(f'`dl` has a class number {int(y.max())}, and the model knows {C} classes: give images of the classes it was trained on')
+    return dict(parts, targets=y)
 
-# %% ../nbs/60_learner.ipynb #1d24f4b4
+# %% ../nbs/60_learner.ipynb #3a752bcc
 @patch
 def policy_weights(self:AMFLearner,
     dl=None, # a `DataLoader`; None takes the validation set
@@ -180,6 +191,7 @@ def policy_weights(self:AMFLearner,
     "The weight of each branch for every image."
     return self.gather_parts(dl, ('weights',))['weights']
 
+# %% ../nbs/60_learner.ipynb #98aeadc2
 @patch
 def branch_logits(self:AMFLearner,
     dl=None, # a `DataLoader` with labels; None takes the validation set
@@ -206,24 +218,28 @@ def fit_policy(self:AMFLearner,
     m.policy.to(dev)
     return self.policy_fit
 
-# %% ../nbs/60_learner.ipynb #93c16c48
+# %% ../nbs/60_learner.ipynb #bac98cbc
 class ReleaseHoldout(Callback):
     "Before epoch `at`, fit the policy on `held`, then go on training on `dls`, which include those images."
     order = -5 # before the Recorder starts the epoch's row
-    def __init__(self, at, held, dls): self.at, self.held, self.dls = at, held, dls
+    def __init__(self,
+        at:int, # epoch, counted from 0
+        held, # `DataLoader` over the held-out images
+        dls, # `DataLoaders` to go on with
+    ): self.at, self.held, self.dls = at, held, dls
 
     def before_epoch(self):
         if self.epoch != self.at: return
         self.learn.fit_policy(self.held, inner=True)
         self.learn.dls = self.dls
 
-# %% ../nbs/60_learner.ipynb #cd60cdd4
+# %% ../nbs/60_learner.ipynb #2a3b370b
 @patch
 def fine_tune(self:AMFLearner,
     epochs:int, # passes over the training images
     base_lr:float=None, # learning rate of a head whose strategy has `lr_mult=1`; None takes the learner's `lr`
-    holdout:float=0.2, # share of the training images that the policy is fitted on
-    release:float=2/3, # part of the epochs after which the branches get them as well; 1 never
+    holdout:float=0.1, # share of the training images that the policy is fitted on
+    release:float=0.5, # part of the epochs after which the branches get them as well; 1 never
     **kwargs, # what `fit_one_cycle` takes: `pct_start`, `div`, `wd`, `cbs` ..
 ):
     "Train the branches by one cycle and fit the policy on held-out training images on the way. Call it once: later, no image is unseen."
@@ -251,13 +267,14 @@ def calibration_error(
     gap = torch.zeros(bins, dtype=torch.double).index_add_(0, b, ((pred == targets_N).double() - conf.double()))
     return (gap.abs().sum() / len(conf)).item()
 
-# %% ../nbs/60_learner.ipynb #2a60e3f3
+# %% ../nbs/60_learner.ipynb #412a0c06
 def _interval(hits_N, level=0.95):
     "Interval for the mean of `hits_N`: Wilson's for right and wrong, Student's where it is a share of labels."
     h = hits_N.double().numpy()
     if ((h == 0) | (h == 1)).all(): return stats.binomtest(int(h.sum()), len(h)).proportion_ci(level, 'wilson')
     return stats.t.interval(level, len(h) - 1, h.mean(), stats.sem(h))
 
+# %% ../nbs/60_learner.ipynb #a3727908
 def _panel_row(fused, targets, multilabel):
     "accuracy, low, high, nll and ece of one fused prediction (N, C)."
     hits = ((fused > 0) == (targets > 0.5)).double().mean(1) if multilabel else (fused.argmax(1) == targets).double()
@@ -309,7 +326,7 @@ def _targets_kind(dls, loss_func, n_out):
     if n_out < 2 and not multi: raise ValueError(f'`dls` has {n_out} class: a classifier needs at least two')
     return n_out, multi
 
-# %% ../nbs/60_learner.ipynb #7058fd18
+# %% ../nbs/60_learner.ipynb #e928e3ca
 def amf_learner(
     dls, # `DataLoaders`, single-label or multi-label
     arch='tf_efficientnet_lite0', # as in `create_backbone`, or a `Backbone`
@@ -324,16 +341,16 @@ def amf_learner(
     n_out:int=None, # classes; None reads them from `dls`
     normalize:bool=True, # normalise as the weights expect
     p:float=0.2, # dropout of the heads
-    lr:float=8e-3, # default learning rate
+    lr:float=5e-3, # default learning rate
     **kwargs, # what `Learner` takes
 ) -> AMFLearner: # an ordinary fastai Learner
     "A Learner that fine-tunes `arch` under several strategies at once, fused by a policy network."
     if seed is not None: set_seed(seed)
     n_out, multi = _targets_kind(dls, kwargs.get('loss_func'), n_out)
-    bb = arch if isinstance(arch, nn.Module) else create_backbone(arch, pretrained, weights, n_in)
+    bb = arch if isinstance(arch, Backbone) else create_backbone(arch, pretrained, weights, n_in)
     model = create_amf_model(bb, strategies, n_out, policy, fusion, multi, p)
     if normalize: _add_norm(dls, bb)
-    config = dict(arch=bb.name, strategies=[b.strategy for b in model.branches], policy=policy, fusion=fusion, multilabel=multi, n_in=n_in, n_out=n_out, p=p)
+    config = dict(arch=None if isinstance(arch, nn.Module) else bb.name, strategies=[b.strategy for b in model.branches], policy=policy, fusion=fusion, multilabel=multi, n_in=n_in, n_out=n_out, p=p)
     return AMFLearner(dls, model, seed, config, metrics=(accuracy_multi if multi else accuracy) if metrics is None else metrics, lr=lr, **kwargs)
 
 # %% ../nbs/60_learner.ipynb #b09252a5

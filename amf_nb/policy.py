@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['weights_from_scores', 'pool_features', 'TrunkPolicy', 'CNNPolicy', 'ModulePolicy', 'create_policy']
 
-# %% ../nbs/40_policy.ipynb #595456bf
+# %% ../nbs/40_policy.ipynb #e67b862d
 import math
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn
 
 # %% ../nbs/40_policy.ipynb #bfd7eb08
@@ -28,7 +29,7 @@ def pool_features(
     if act.ndim == 4: return act.mean((2, 3))
     return act.mean(1) if act.ndim == 3 else act
 
-# %% ../nbs/40_policy.ipynb #74b6d6fa
+# %% ../nbs/40_policy.ipynb #484e04fb
 class TrunkPolicy(nn.Module):
     "Scores from the pooled activation of the frozen trunk, (N, F) -> (N, K)."
     source = 'trunk'
@@ -42,9 +43,15 @@ class TrunkPolicy(nn.Module):
         nn.init.zeros_(self.scores.weight)
         nn.init.zeros_(self.scores.bias)
 
-    def forward(self, x): return self.scores(self.norm(x)) / math.sqrt(x.shape[1])
+# %% ../nbs/40_policy.ipynb #475b7c81
+@patch
+def forward(self:TrunkPolicy,
+    x:torch.Tensor, # (N, F)
+) -> torch.Tensor: # (N, K)
+    "Scores of each image."
+    return self.scores(self.norm(x)) / math.sqrt(x.shape[1])
 
-# %% ../nbs/40_policy.ipynb #b5c24604
+# %% ../nbs/40_policy.ipynb #332bc304
 class CNNPolicy(nn.Module):
     "Scores from a small network on the image reduced to `size` pixels, (N, C_in, H, W) -> (N, K)."
     source = 'image'
@@ -62,10 +69,23 @@ class CNNPolicy(nn.Module):
         nn.init.zeros_(self.scores.weight)
         nn.init.zeros_(self.scores.bias)
 
-    def reduce(self, x): return F.interpolate(x, size=(self.size, self.size), mode='bilinear', antialias=True)
-    def forward(self, x): return self.scores(pool_features(self.body(self.reduce(x))))
+# %% ../nbs/40_policy.ipynb #8a6761cd
+@patch
+def reduce(self:CNNPolicy,
+    x:torch.Tensor, # (N, C_in, H, W)
+) -> torch.Tensor: # (N, C_in, size, size)
+    "Images at the size that the policy looks at."
+    return F.interpolate(x, size=(self.size, self.size), mode='bilinear', antialias=True)
 
-# %% ../nbs/40_policy.ipynb #6dfc19e6
+# %% ../nbs/40_policy.ipynb #650d1c7a
+@patch
+def forward(self:CNNPolicy,
+    x:torch.Tensor, # (N, C_in, H, W)
+) -> torch.Tensor: # (N, K)
+    "Scores of each image."
+    return self.scores(pool_features(self.body(self.reduce(x))))
+
+# %% ../nbs/40_policy.ipynb #7d5e2dc1
 class ModulePolicy(nn.Module):
     "Scores from any `module` that maps images to (N, K), times a learned gain that starts at 0."
     source = 'image'
@@ -77,12 +97,17 @@ class ModulePolicy(nn.Module):
         self.module, self.n_branches = module, n_branches
         self.gain = nn.Parameter(torch.zeros(()))
 
-    def forward(self, x):
-        scores = self.module(x)
-        if scores.shape != (len(x), self.n_branches):
-            raise ValueError(f'`policy` gave shape {tuple(scores.shape)} for {len(x)} images and {self.n_branches} branches: '
-                             f'its output has to be (N, {self.n_branches})')
-        return self.gain * scores
+# %% ../nbs/40_policy.ipynb #61cc834f
+@patch
+def forward(self:ModulePolicy,
+    x:torch.Tensor, # (N, C_in, H, W)
+) -> torch.Tensor: # (N, K)
+    "Scores of each image; `ValueError` if the module gives another shape."
+    scores = self.module(x)
+    if scores.shape != (len(x), self.n_branches):
+        raise ValueError(f'`policy` gave shape {tuple(scores.shape)} for {len(x)} images and {self.n_branches} branches: '
+                         f'its output has to be (N, {self.n_branches})')
+    return self.gain * scores
 
 # %% ../nbs/40_policy.ipynb #90500665
 def create_policy(

@@ -4,12 +4,40 @@
 
 # %% auto #0
 __all__ = ['Strategy', 'frozen_stages', 'lr_factor', 'strategy_to_json', 'strategy_from_json', 'register_strategy',
-           'list_strategies', 'get_strategy', 'resolve_strategies', 'default_strategies']
+           'list_strategies', 'get_strategy', 'default_strategies', 'resolve_strategies']
 
 # %% ../nbs/10_strategies.ipynb #c08439c3
 import json
 import re
 from dataclasses import asdict, dataclass, fields
+
+# %% ../nbs/10_strategies.ipynb #4846fd4e
+def _num(v): return isinstance(v, (int, float)) and not isinstance(v, bool) and v == v
+
+def _whole(v): return isinstance(v, int) and not isinstance(v, bool)
+
+def _compiles(pattern):
+    try: re.compile(pattern)
+    except re.error: return False
+    return True
+
+# %% ../nbs/10_strategies.ipynb #8a1b8a83
+_rules = dict(
+    name=(lambda v: isinstance(v, str) and v.strip() != '', 'a non-empty text that names the strategy'),
+    freeze=(lambda v: _num(v) and 0 <= v <= 1, 'between 0 (nothing frozen) and 1 (only the head trains)'),
+    lr_mult=(lambda v: _num(v) and v > 0, 'above 0; to stop layers from learning use `freeze`'),
+    stage_decay=(lambda v: _num(v) and 0 < v <= 1, 'above 0 and at most 1 (1: every depth learns at the same rate)'),
+    wd=(lambda v: v is None or _num(v) and v >= 0, 'None (the learner\'s weight decay) or at least 0'),
+    l2_sp=(lambda v: _num(v) and v >= 0, 'at least 0 (0: no pull to the pretrained weights)'),
+    reinit=(lambda v: _whole(v) and v >= 0, 'a whole number of stages, at least 0'),
+    train_only=(lambda v: v is None or isinstance(v, str) and _compiles(v), "None, 'norm', 'bias' or a valid regular expression"))
+
+# %% ../nbs/10_strategies.ipynb #12f9308f
+def _check(s):
+    "Raise `ValueError` that names the field, its value and the remedy."
+    for k, (ok, need) in _rules.items():
+        v = getattr(s, k)
+        if not ok(v): raise ValueError(f'`{k}`={v!r} in strategy {s.name!r} is not valid: it has to be {need}')
 
 # %% ../nbs/10_strategies.ipynb #ea0109da
 @dataclass(frozen=True)
@@ -25,31 +53,6 @@ class Strategy:
     train_only: str = None # 'norm', 'bias' or a regular expression over parameter names; None trains all
 
     def __post_init__(self): _check(self)
-
-# %% ../nbs/10_strategies.ipynb #00f0d1d2
-def _num(v): return isinstance(v, (int, float)) and not isinstance(v, bool) and v == v
-
-_rules = dict(
-    name=(lambda v: isinstance(v, str) and v.strip() != '', 'a non-empty text that names the strategy'),
-    freeze=(lambda v: _num(v) and 0 <= v <= 1, 'between 0 (nothing frozen) and 1 (only the head trains)'),
-    lr_mult=(lambda v: _num(v) and v > 0, 'above 0; to stop layers from learning use `freeze`'),
-    stage_decay=(lambda v: _num(v) and 0 < v <= 1, 'above 0 and at most 1 (1: every depth learns at the same rate)'),
-    wd=(lambda v: v is None or _num(v) and v >= 0, 'None (the learner\'s weight decay) or at least 0'),
-    l2_sp=(lambda v: _num(v) and v >= 0, 'at least 0 (0: no pull to the pretrained weights)'),
-    reinit=(lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= 0, 'a whole number of stages, at least 0'),
-    train_only=(lambda v: v is None or isinstance(v, str) and _compiles(v), "None, 'norm', 'bias' or a valid regular expression"))
-
-# %% ../nbs/10_strategies.ipynb #5709bca9
-def _compiles(pattern):
-    try: re.compile(pattern)
-    except re.error: return False
-    return True
-
-def _check(s):
-    "Raise `ValueError` that names the field, its value and the remedy."
-    for k, (ok, need) in _rules.items():
-        v = getattr(s, k)
-        if not ok(v): raise ValueError(f'`{k}`={v!r} in strategy {s.name!r} is not valid: it has to be {need}')
 
 # %% ../nbs/10_strategies.ipynb #224e4a56
 def _strategy_repr(self):
@@ -75,13 +78,14 @@ def lr_factor(
     "`lr_mult * stage_decay**depth`: what this depth's learning rate is multiplied by."
     return strategy.lr_mult * strategy.stage_decay**depth
 
-# %% ../nbs/10_strategies.ipynb #b14e43c1
+# %% ../nbs/10_strategies.ipynb #15d0fc24
 def strategy_to_json(
     strategy, # a `Strategy`
 ) -> str: # one line of JSON
     "`strategy` as plain JSON."
     return json.dumps(asdict(strategy))
 
+# %% ../nbs/10_strategies.ipynb #652cea01
 def strategy_from_json(
     text:str, # what `strategy_to_json` gave
 ) -> Strategy: # an equal strategy
@@ -91,7 +95,7 @@ def strategy_from_json(
     if unknown: raise ValueError(f'{sorted(unknown)} in a strategy: known fields are {[f.name for f in fields(Strategy)]}')
     return Strategy(**d)
 
-# %% ../nbs/10_strategies.ipynb #72fd4026
+# %% ../nbs/10_strategies.ipynb #d83961c5
 _registry = {}
 
 def register_strategy(
@@ -102,6 +106,7 @@ def register_strategy(
     if old != strategy: raise ValueError(f'strategy name {strategy.name!r} is taken by {old!r}: choose another name')
     return _registry.setdefault(strategy.name, strategy)
 
+# %% ../nbs/10_strategies.ipynb #17d1a34b
 def list_strategies() -> list: # names, in the order of registration
     "Names of all strategies that `get_strategy` knows."
     return list(_registry)
@@ -115,15 +120,21 @@ def get_strategy(
     if name not in _registry: raise ValueError(f'unknown strategy {name!r}: known are {list_strategies()}, or give a `Strategy(...)`')
     return _registry[name]
 
-# %% ../nbs/10_strategies.ipynb #55e33ba6
+# %% ../nbs/10_strategies.ipynb #bd05fd58
 for _s in (Strategy('standard', stage_decay=0.8),
-           Strategy('last_half', freeze=1/2, stage_decay=0.8),
-           Strategy('last_stages', freeze=2/3, stage_decay=0.8),
-           Strategy('last_quarter', freeze=3/4, stage_decay=0.8),
-           Strategy('head_only', freeze=1.0),
+           Strategy('upper_stages', freeze=3/8, stage_decay=0.8),
+           Strategy('last_half', freeze=1/2, lr_mult=2.0, stage_decay=0.8),
+           Strategy('last_stages', freeze=2/3, lr_mult=2.0, stage_decay=0.8),
+           Strategy('last_quarter', freeze=3/4, lr_mult=2.0, stage_decay=0.8),
+           Strategy('head_only', freeze=1.0, lr_mult=2.0),
            Strategy('l2_sp', stage_decay=0.8, l2_sp=0.01),
-           Strategy('norm_only', train_only='norm'),
+           Strategy('norm_only', lr_mult=2.0, train_only='norm'),
            Strategy('reinit_last', stage_decay=0.8, reinit=1)): register_strategy(_s)
+
+# %% ../nbs/10_strategies.ipynb #0b94bbc8
+def default_strategies() -> list: # three `Strategy` values
+    "The set that AMF takes when none is named."
+    return [get_strategy(n) for n in ('upper_stages', 'last_half', 'last_quarter')]
 
 # %% ../nbs/10_strategies.ipynb #e2987c1f
 def resolve_strategies(
@@ -139,8 +150,3 @@ def resolve_strategies(
     if twice: raise ValueError(f'`strategies` names {twice} more than once: give copies a `name` of their own, '
                                f'for example dataclasses.replace(s, name="{twice[0]}_2")')
     return res
-
-# %% ../nbs/10_strategies.ipynb #1b53c2f6
-def default_strategies() -> list: # three `Strategy` values
-    "The set that AMF takes when none is named."
-    return [get_strategy(n) for n in ('standard', 'last_stages', 'last_quarter')]

@@ -48,7 +48,10 @@ def toy_strategies(
     return [Strategy('all', stage_decay=0.5), Strategy('top', freeze=0.6, lr_mult=2), Strategy('head', freeze=1),
             Strategy('norms', train_only='norm'), Strategy('pulled', l2_sp=0.01)][:k]
 
-# %% ../nbs/99_test_utils.ipynb #7b76373e
+# %% ../nbs/99_test_utils.ipynb #7fa2de80
+def _silent(*args): pass
+
+# %% ../nbs/99_test_utils.ipynb #8b28a841
 def toy_learner(
     k:int=3, # branches
     arch:str='test_efficientnet', # a small network with random weights
@@ -62,5 +65,3 @@ def toy_learner(
     learn = amf_learner(dls or toy_dls(seed=seed), arch, toy_strategies(k), pretrained=False, seed=seed, **kwargs)
     learn.logger = _silent
     return learn.remove_cbs(ProgressCallback)
-
-def _silent(*args): pass

@@ -200,6 +200,58 @@ def test_same_seed_same_bits(make):
     runs = []
     for _ in range(2):
         learn = make()
-        learn.fine_tune(3, 1e-2)
+        learn.fine_tune(4, 1e-2, holdout=0.25)
         runs.append(state(learn))
     assert same(*runs)
+
+
+def test_several_labels_an_image(tmp_path):
+    "Multi-label targets: a sigmoid for each class, in training, control panel, prediction and on disk."
+    from fastai.vision.augment import Resize
+    from amf_nb.core import load_amf
+    from amf_nb.data import pair_dls
+    x, y = toy_images(96)
+    names = ["red", "green", "blue"]
+    x[::2, :, :, 0] = 255  # half of the images are red as well
+    pairs = [(i, sorted({names[c], *(["red"] if k % 2 == 0 else [])})) for k, (i, c) in enumerate(zip(x, y))]
+    dls = pair_dls(pairs[:64], pairs[64:], names, Resize(32), [], bs=8, seed=0, multi=True, num_workers=0)
+    for fusion in ("log_probs", "probs", "features"):
+        learn = toy_learner(3, dls=dls, fusion=fusion)
+        assert learn.model.multilabel
+        learn.fine_tune(4, 1e-2, holdout=0.25)
+        panel = learn.control_panel()
+        assert abs(panel.accuracy["policy"] - learn.validate()[1]) < 1e-6 and panel.accuracy["policy"] > 0.6
+        assert (panel.low <= panel.accuracy).all() and panel.nll["uniform"] > 0
+    again = load_amf(learn.save_amf(tmp_path / "m"))
+    a, b = (m.get_preds(dl=m.dls.test_dl([*x[:5]]))[0] for m in (learn, again))
+    assert torch.equal(a, b) and ((a > 0) & (a < 1)).all()
+    assert again.predict(x[0])[2].shape == (3,)
+
+
+def test_grey_images():
+    "One channel in, as fastai's `PILImageBW` gives it."
+    from fastai.data.block import CategoryBlock, DataBlock
+    from fastai.data.transforms import IndexSplitter
+    from fastai.vision.core import PILImageBW
+    from fastai.vision.data import ImageBlock
+    x, y = toy_images(48)
+    block = DataBlock((ImageBlock(PILImageBW), CategoryBlock), get_items=lambda s: range(48), get_x=lambda i: x[i].mean(2).astype("uint8"),
+                      get_y=lambda i: int(y[i]), splitter=IndexSplitter(range(32, 48)))
+    learn = toy_learner(3, dls=block.dataloaders(None, bs=8, num_workers=0), n_in=1)
+    learn.fit(1, 1e-2)
+    assert learn.get_preds()[0].shape == (16, 3)
+
+
+def test_fused_learners_train_on(make):
+    "Learners trained elsewhere, different architectures and normalisations, joined: every branch says what its learner says."
+    from amf_nb.core import fuse_learners
+    a, b = make(), toy_learner(1, arch="test_convnext")
+    b.dls.after_batch.fs[-1].mean += 0.1  # its own normalisation
+    for learn in (a, b): learn.fit(1, 1e-2)
+    both = fuse_learners([a, b], names=["a", "b"])
+    both.logger = lambda *args: None
+    logits, _ = both.branch_logits()
+    for k, learn in enumerate((a, b)): assert torch.allclose(logits[:, k].softmax(-1), learn.get_preds()[0], atol=1e-4)
+    both.fit_policy(toy_dls(seed=5).valid, epochs=2)
+    both.fit_one_cycle(1, 1e-4)
+    assert len(both.control_panel()) == 7

@@ -1,0 +1,23 @@
+"""README.md from nbs/index.ipynb: `make readme`. Cells that start with `#| hide` are left out; tables come as text."""
+import re
+from pathlib import Path
+
+import nbformat
+from nbconvert import MarkdownExporter
+
+ROOT = Path(__file__).parent.parent
+
+
+def readme():
+    "The text of README.md."
+    nb = nbformat.read(ROOT / 'nbs/index.ipynb', as_version=4)
+    nb.cells = [c for c in nb.cells if not c.source.startswith('#| hide')]
+    nb.metadata['language_info'] = dict(name='python')
+    exporter = MarkdownExporter()
+    for cell in nb.cells:
+        for o in cell.get('outputs', []): o.get('data', {}).pop('text/html', None)
+    text = exporter.from_notebook_node(nb)[0].strip() + '\n'
+    return re.sub(r'\]\((\d\d_\w+\.ipynb)\)', r'](nbs/\1)', text)
+
+
+if __name__ == '__main__': (ROOT / 'README.md').write_text(readme())
