@@ -15,7 +15,7 @@ BIN := $(CURDIR)/.venv/bin
 	touch $@
 
 demo: .venv/ready
-	OMP_WAIT_POLICY=PASSIVE .venv/bin/amf_train
+	.venv/bin/amf_train
 
 test: .venv/ready
 	PATH="$(BIN):$$PATH" OMP_NUM_THREADS=1 nbdev_test --n_workers 2 --timing
