@@ -6,9 +6,10 @@
 __all__ = ['amf_groups', 'amf_splitter', 'BranchLoss', 'StrategyRates', 'AMFLearner', 'holdout_split', 'GatherParts',
            'ReleaseHoldout', 'calibration_error', 'amf_learner', 'branch_learner', 'Renorm', 'fuse_learners']
 
-# %% ../nbs/60_learner.ipynb #1dd8f70d
+# %% ../nbs/60_learner.ipynb #4dd9d152
 import copy
 import warnings
+from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
@@ -165,7 +166,17 @@ class GatherParts(Callback):
         self.targets += [y.detach().cpu() for y in self.yb[:1]]
         self.n_classes = self.learn.pred.shape[1]
 
-# %% ../nbs/60_learner.ipynb #57a807a5
+# %% ../nbs/60_learner.ipynb #1b754af4
+@patch
+@contextmanager
+def keep_history(self:AMFLearner):
+    "Within the `with` block, whatever is predicted leaves the recorder's history of the last fit alone."
+    kept = {k: v for k, v in vars(getattr(self, 'recorder', self)).items() if k in ('lrs', 'iters', 'losses', 'values')}
+    try: yield
+    finally:
+        if hasattr(self, 'recorder'): vars(self.recorder).update(kept)
+
+# %% ../nbs/60_learner.ipynb #8d27ed9b
 @patch
 def gather_parts(self:AMFLearner,
     dl=None, # a `DataLoader`; None takes the validation set
@@ -175,7 +186,7 @@ def gather_parts(self:AMFLearner,
     "Parts of the model's output over `dl`, in its order."
     if dl is None: dl = self.dls.valid
     cb = GatherParts(keys)
-    with self.validation_context(cbs=[cb], inner=inner): self._do_epoch_validate(dl=dl.new(shuffle=False, drop_last=False))
+    with self.keep_history(), self.validation_context(cbs=[cb], inner=inner): self._do_epoch_validate(dl=dl.new(shuffle=False, drop_last=False))
     self.model.last = None
     parts = {k: torch.cat([r[k] for r in cb.rows]) for k in cb.rows[0]}
     if not cb.targets: return parts
