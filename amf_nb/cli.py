@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['make_parser', 'panel_text', 'policy_text', 'train_run', 'predict_table', 'predict_files', 'amf_train', 'amf_predict']
 
-# %% ../nbs/95_cli.ipynb #ab23e945
+# %% ../nbs/95_cli.ipynb #03146c54
 import argparse
 import inspect
 import json
@@ -16,7 +16,6 @@ import shutil
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from glob import glob
 from importlib.metadata import version
 from pathlib import Path

@@ -6,8 +6,7 @@
 __all__ = ['amf_groups', 'amf_splitter', 'BranchLoss', 'StrategyRates', 'AMFLearner', 'holdout_split', 'GatherParts',
            'ReleaseHoldout', 'calibration_error', 'amf_learner', 'branch_learner', 'Renorm', 'fuse_learners']
 
-# %% ../nbs/60_learner.ipynb #4dd9d152
-import copy
+# %% ../nbs/60_learner.ipynb #d403bb4b
 import warnings
 from contextlib import contextmanager
 
@@ -67,20 +66,20 @@ class BranchLoss(Callback):
 
     def after_batch(self): self.learn.model.last = None # let the graph go
 
-# %% ../nbs/60_learner.ipynb #78fde2ae
+# %% ../nbs/60_learner.ipynb #25163b46
 class StrategyRates(Callback):
     "Give every parameter `lr * lr_mult * stage_decay**depth` for the step, and each strategy its weight decay."
     order, run_valid, lrs = MixedPrecision.order + 2, False, None # after GradientClip
 
     def before_fit(self):
-        wds = [g['wd'] for g in amf_groups(self.learn.model)]
+        groups = amf_groups(self.learn.model)
+        self.factors, wds = [g['factor'] for g in groups], [g['wd'] for g in groups]
         if any(w is not None for w in wds):
             self.opt.set_hyper('wd', [h.get('wd', 0.) if w is None else w for w, h in zip(wds, self.opt.hypers)])
 
     def before_step(self):
         self.lrs = [h['lr'] for h in self.opt.hypers]
-        factors = [g['factor'] for g in amf_groups(self.learn.model)]
-        self.opt.set_hyper('lr', [lr * f for lr, f in zip(self.lrs, factors)])
+        self.opt.set_hyper('lr', [lr * f for lr, f in zip(self.lrs, self.factors)])
 
     def after_step(self):
         if self.lrs is not None: self.opt.set_hyper('lr', self.lrs)
