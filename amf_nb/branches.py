@@ -5,11 +5,13 @@
 # %% auto #0
 __all__ = ['Trunk', 'plan_stages', 'create_head', 'Branch', 'create_branch', 'l2_sp_penalty', 'branch_params']
 
-# %% ../nbs/30_branches.ipynb #4770f5db
+# %% ../nbs/30_branches.ipynb #093f905c
 import copy
 import re
+import warnings
 
 import torch
+import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
 
@@ -59,7 +61,7 @@ def _trained_names(stage, i, train_only):
     if train_only == 'bias': return {n for n in names if n.split('.')[-1] == 'bias'}
     return {n for n in names if re.search(train_only, f'stages.{i}.{n}')}
 
-# %% ../nbs/30_branches.ipynb #273917c3
+# %% ../nbs/30_branches.ipynb #b7865952
 def plan_stages(
     backbone, # a `Backbone`, or a list of stage modules
     strategy:Strategy, # the setting
@@ -71,7 +73,7 @@ def plan_stages(
         raise ValueError(f'`reinit`={strategy.reinit} in strategy {strategy.name!r}, but only {S - frozen} of {S} stages train: '
                          'lower `reinit` or `freeze`')
     trained = [set() if i < frozen else _trained_names(s, i, strategy.train_only) for i, s in enumerate(stages)]
-    start = next((i for i, t in enumerate(trained) if t), S)
+    start = next((i for i, t in enumerate(trained) if t), S) if strategy.scale == 1 else 0
     return start, trained
 
 # %% ../nbs/30_branches.ipynb #caf41971
@@ -108,7 +110,7 @@ def create_head(
     "Dropout and a linear layer: features `(N, F)` to logits `(N, C)`."
     return nn.Sequential(nn.Dropout(p), nn.Linear(n_features, n_out))
 
-# %% ../nbs/30_branches.ipynb #aff5072c
+# %% ../nbs/30_branches.ipynb #c22bca1b
 class Branch(nn.Module):
     "The stages that one strategy trains, and their head: activation at depth `start` to logits (N, C)."
     def __init__(self,
@@ -118,7 +120,7 @@ class Branch(nn.Module):
         head:nn.Module, # features (N, F) -> logits (N, C)
     ):
         super().__init__()
-        self.strategy, self.start = strategy, start
+        self.strategy, self.start, self.scale = strategy, start, strategy.scale
         self.stages, self.head = nn.ModuleList(stages), head
         self.still = _still(self.stages)
         self.trained = {n for n, p in self.named_parameters() if p.requires_grad} # for good, whatever is frozen for a while
@@ -129,12 +131,18 @@ class Branch(nn.Module):
         for n in self.still: self.stages.get_submodule(n).train(False)
         return self
 
-# %% ../nbs/30_branches.ipynb #1c1335af
+# %% ../nbs/30_branches.ipynb #b0bce029
+def _shrink(x, scale):
+    "Images (N, C_in, H, W) with both sides times `scale`."
+    return F.interpolate(x, size=[round(s * scale) for s in x.shape[2:]], mode='bilinear', antialias=True)
+
+# %% ../nbs/30_branches.ipynb #d584091d
 @patch
 def features(self:Branch,
     x:torch.Tensor, # activation at depth `start`
 ) -> torch.Tensor: # (N, F)
     "What the body of the branch makes of `x`."
+    if self.scale < 1: x = _shrink(x, self.scale)
     for stage in self.stages: x = stage(x)
     return x
 
@@ -146,7 +154,16 @@ def forward(self:Branch,
     "Logits of the branch."
     return self.head(self.features(x))
 
-# %% ../nbs/30_branches.ipynb #fb1af2d6
+# %% ../nbs/30_branches.ipynb #cc4819f5
+@torch.no_grad()
+def _takes(backbone, scale):
+    "Can `backbone` run on images of `scale` times its size?"
+    mode = backbone.training
+    try: return backbone.eval()(torch.zeros(1, backbone.n_in, *[round(s * scale) for s in backbone.size])).ndim == 2
+    except (AssertionError, RuntimeError, ValueError): return False
+    finally: backbone.train(mode)
+
+# %% ../nbs/30_branches.ipynb #fdedc81e
 def create_branch(
     backbone:Backbone, # stages and number of features; shared frozen tensors stay in it
     strategy:Strategy, # the setting
@@ -159,6 +176,9 @@ def create_branch(
     for s in stages[len(stages) - strategy.reinit:]: _restart(s)
     branch = Branch(strategy, start, stages, create_head(backbone.num_features, n_out, p))
     if strategy.l2_sp: _anchor(branch)
+    if strategy.scale < 1 and not _takes(backbone, strategy.scale):
+        warnings.warn(f'{backbone.name} takes images of one size only: strategy {strategy.name!r} sees them as they come')
+        branch.scale = 1.
     return branch
 
 # %% ../nbs/30_branches.ipynb #82a5d728

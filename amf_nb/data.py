@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['FASHION_VOCAB', 'DEBIAN_FASHION', 'CIFAR10_VOCAB', 'PAPER_DLS', 'load_image', 'check_images', 'image_of', 'label_of',
-           'OpenImage', 'LabelOf', 'AnyImageBlock', 'SeededDL', 'TrainAffine', 'default_augs', 'pair_dls', 'array_dls',
-           'file_dls', 'read_idx', 'write_idx', 'balanced_subset', 'make_sample', 'sample_path', 'fashion_mnist_dls',
-           'sample_dls', 'aircraft_dls', 'dtd_dls', 'cars_dls', 'cifar10_dls', 'paper_dls', 'stratified_split',
-           'image_dls']
+           'OpenImage', 'LabelOf', 'AnyImageBlock', 'ItemCache', 'SeededDL', 'TrainAffine', 'default_augs', 'pair_dls',
+           'array_dls', 'file_dls', 'read_idx', 'write_idx', 'balanced_subset', 'make_sample', 'sample_path',
+           'fashion_mnist_dls', 'sample_dls', 'aircraft_dls', 'dtd_dls', 'cars_dls', 'cifar10_dls', 'paper_dls',
+           'stratified_split', 'image_dls']
 
-# %% ../nbs/80_data.ipynb #4c1fd9b7
+# %% ../nbs/80_data.ipynb #e89a7122
 import contextlib, gzip, io, math, os, pickle, struct, warnings, zlib
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
@@ -20,8 +20,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torchvision.datasets import CIFAR10, DTD, FashionMNIST, FGVCAircraft, StanfordCars
 
 from fastai.data.block import CategoryBlock, DataBlock, MultiCategoryBlock, TransformBlock
-from fastai.data.core import TfmdDL
-from fastai.data.transforms import image_extensions, IndexSplitter, IntToFloatTensor, ItemTransform
+from fastai.data.core import Datasets, TfmdDL
+from fastai.data.transforms import image_extensions, IndexSplitter, IntToFloatTensor, ItemTransform, ToTensor
 from fastai.torch_core import get_random_states, set_random_states, set_seed
 from fastai.vision.augment import AffineCoordTfm, aug_transforms, Resize, ResizeMethod
 from fastai.vision.core import PILImage
@@ -126,16 +126,43 @@ def AnyImageBlock():
     "A `TransformBlock` like fastai's `ImageBlock`, reading items with `load_image`"
     return TransformBlock(type_tfms=OpenImage(), batch_tfms=IntToFloatTensor)
 
-# %% ../nbs/80_data.ipynb #c57bc8b8
+# %% ../nbs/80_data.ipynb #0d71b413
+class ItemCache(dict):
+    "Prepared items by the identity of what they were made from, up to `mb` megabytes; a pickled one comes back empty"
+    def __init__(self,
+        mb=512, # Megabytes of tensors to keep at most
+    ):
+        super().__init__()
+        self.mb,self.room = mb,mb*2**20
+
+    def __reduce__(self): return ItemCache, (self.mb,)
+
+    def get_or(self, source, prepare):
+        "The item made from the tuple `source`: kept, or prepared now"
+        key = tuple(map(id, source))
+        if key in self: return self[key][1]
+        item = prepare()
+        size = sum(o.nbytes for o in item if isinstance(o, torch.Tensor))
+        if size<=self.room: self[key],self.room = (source, item),self.room-size        # keeping `source` keeps its identity from being reused
+        return item
+
+# %% ../nbs/80_data.ipynb #3e9c2776
+def _repeats(dl):
+    "Does `dl` prepare an item the same way every time, in this process?"
+    same = lambda t: isinstance(t, ToTensor) or type(t) is Resize and (t.method==ResizeMethod.Squish or dl.dataset.split_idx==1)
+    return isinstance(dl.dataset, Datasets) and not dl.fake_l.num_workers and all(map(same, dl.after_item.fs))
+
+# %% ../nbs/80_data.ipynb #3f1e12cd
 class SeededDL(TfmdDL):
     "A `TfmdDL` whose order and augmentation follow `seed` alone and leave the global random states as they were; with None an ordinary one"
     def __init__(self,
         dataset, # What to draw items from, as for `TfmdDL`
         bs=64, # Batch size
         seed=None, # Whole number, or None for no seed
+        cache=None, # An `ItemCache` for prepared items; None prepares every item every time
         **kwargs
     ):
-        self.seed,self._states = seed,None
+        self.seed,self.cache,self._states = seed,cache,None
         with self._own_random(): super().__init__(dataset, bs=bs, **kwargs)
 
     @contextlib.contextmanager
@@ -156,8 +183,14 @@ class SeededDL(TfmdDL):
             yield b
 
     def new(self, dataset=None, cls=None, **kwargs):
-        if issubclass(cls or type(self), SeededDL): kwargs = {'seed': self.seed, **kwargs}
+        if issubclass(cls or type(self), SeededDL):
+            kwargs = {'seed': self.seed, 'cache': self.cache if dataset is None else None, **kwargs}
         with self._own_random(): return super().new(dataset, cls, **kwargs)
+
+    def do_item(self, s):
+        prepare = super().do_item
+        if s is None or self.cache is None or not _repeats(self): return prepare(s)
+        return self.cache.get_or(tuple(tl.items[s] for tl in self.dataset.tls), lambda: prepare(s))
 
 # %% ../nbs/80_data.ipynb #f4d13220
 class TrainAffine(AffineCoordTfm):
@@ -181,7 +214,7 @@ def default_augs(
 class _Pairs(list):
     def __repr__(self): return f'{len(self)} pairs of image and label'
 
-# %% ../nbs/80_data.ipynb #22b87a1f
+# %% ../nbs/80_data.ipynb #b2198831
 def pair_dls(
     train, # Pairs (image, label) to learn from
     valid, # Pairs to score on
@@ -199,7 +232,7 @@ def pair_dls(
     target = MultiCategoryBlock(vocab=list(vocab)) if multi else CategoryBlock(vocab=list(vocab), sort=False)
     block = DataBlock((AnyImageBlock(), target), get_y=LabelOf(), splitter=IndexSplitter(range(len(train), len(train)+len(valid))),
                       dl_type=SeededDL, item_tfms=item_tfms, batch_tfms=batch_tfms)
-    return block.dataloaders(_Pairs([*train, *valid]), bs=min(bs, len(train)), val_bs=bs, seed=seed, **kwargs)
+    return block.dataloaders(_Pairs([*train, *valid]), bs=min(bs, len(train)), val_bs=bs, seed=seed, cache=ItemCache(), **kwargs)
 
 # %% ../nbs/80_data.ipynb #76e962c6
 def _array_pairs(x, y, vocab, what):

@@ -6,7 +6,8 @@
 __all__ = ['amf_groups', 'amf_splitter', 'BranchLoss', 'StrategyRates', 'AMFLearner', 'holdout_split', 'GatherParts',
            'ReleaseHoldout', 'calibration_error', 'amf_learner', 'branch_learner', 'Renorm', 'fuse_learners']
 
-# %% ../nbs/60_learner.ipynb #d403bb4b
+# %% ../nbs/60_learner.ipynb #4dd9d152
+import copy
 import warnings
 from contextlib import contextmanager
 
@@ -30,10 +31,10 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 from torch.utils.data import Subset
 
-# %% ../nbs/60_learner.ipynb #ed1658f6
+# %% ../nbs/60_learner.ipynb #cdc06b78
 from .backbones import Backbone, create_backbone
 from .branches import Branch, Trunk, branch_params, l2_sp_penalty
-from .fusion import AMFModel, create_amf_model, entropy_weights, fit_policy, fit_static, nll
+from .fusion import AMFModel, create_amf_model, entropy_weights, fit_policy, nll, shrink_static
 from .policy import create_policy
 from .strategies import Strategy, get_strategy, resolve_strategies
 
@@ -85,7 +86,7 @@ class StrategyRates(Callback):
         if self.lrs is not None: self.opt.set_hyper('lr', self.lrs)
         self.lrs = None
 
-# %% ../nbs/60_learner.ipynb #18667d8d
+# %% ../nbs/60_learner.ipynb #d584449b
 class AMFLearner(Learner):
     "A fastai `Learner` for an `AMFModel`."
     def __init__(self,
@@ -95,7 +96,8 @@ class AMFLearner(Learner):
         config:dict=None, # how the model was made, for `save_amf`
         **kwargs, # what `Learner` takes
     ):
-        self.seed, self.config, self.policy_fit = seed, config or {}, None
+        self.seed, self.config, self.policy_fit, self.best_branch, self.held = seed, config or {}, None, None, None
+        self.policy_start, self.released = copy.deepcopy(model.policy), None
         super().__init__(dls, model, splitter=amf_splitter, **kwargs)
         self.add_cbs([BranchLoss(), StrategyRates()])
 
@@ -140,7 +142,7 @@ def _part(ds, idxs, split_idx):
     if not isinstance(ds, Datasets): return Subset(ds, idxs)
     return Datasets(tls=[tl._new(tl._get([int(i) for i in idxs]), split_idx=split_idx) for tl in ds.tls])
 
-# %% ../nbs/60_learner.ipynb #701bbacb
+# %% ../nbs/60_learner.ipynb #55bed9bb
 @patch
 def hold_out(self:AMFLearner,
     share:float=0.1, # of the training images
@@ -150,7 +152,8 @@ def hold_out(self:AMFLearner,
     ds = self.dls.train_ds
     fit, held = holdout_split(ds, share, seed=seed)
     if not len(held): return self.dls.train.new(), None
-    return self.dls.train.new(_part(ds, fit, 0)), self.dls.valid.new(_part(ds, held, 1), shuffle=False, drop_last=False)
+    cache = {'cache': c} if (c := getattr(self.dls.train, 'cache', None)) is not None else {}  # of images that are prepared already
+    return self.dls.train.new(_part(ds, fit, 0), **cache), self.dls.valid.new(_part(ds, held, 1), shuffle=False, drop_last=False)
 
 # %% ../nbs/60_learner.ipynb #c6978546
 class GatherParts(Callback):
@@ -210,20 +213,25 @@ def branch_logits(self:AMFLearner,
     parts = self.gather_parts(dl, ('logits',))
     return parts['logits'], parts['targets']
 
-# %% ../nbs/60_learner.ipynb #7c06d993
+# %% ../nbs/60_learner.ipynb #1ab92d83
 @patch
 def fit_policy(self:AMFLearner,
     dl, # a `DataLoader` of labelled images that the branches did not train on
     inner:bool=False, # True within a running fit
     **kwargs, # `epochs`, `lr`, `folds`, `strengths`, `seed` of `amf_nb.fusion.fit_policy`
 ) -> dict: # what the fit chose, and the out-of-fold gain it expects
-    "Fit the policy, and the static weights it is compared with, on `dl`."
+    "Fit the static weights and the policy on `dl`, and note the best single branch; what they were fitted on stays in `held`."
     m, parts = self.model, self.gather_parts(dl, ('logits', 'inputs'), inner)
     z, y, dev = parts['logits'], parts['targets'], m.strength.device
-    m.static_K.copy_(fit_static(z, y, 'log_probs' if m.fusion == 'features' else m.fusion, m.multilabel))
+    static_K = shrink_static(z, y, 'log_probs' if m.fusion == 'features' else m.fusion, m.multilabel)
+    m.static_K.copy_(static_K)
+    self.held = parts
+    self.best_branch = min(zip(m.names, z.unbind(1)), key=lambda nz: nll(nz[1], y, m.multilabel))[0]
     if m.policy is None or len(m.branches) == 1: return None
+    m.policy.load_state_dict(self.policy_start.state_dict())
     m.policy.cpu().requires_grad_(True)
-    self.policy_fit = fit_policy(m.policy, parts['inputs'], z, y, m.fusion, m.multilabel, **kwargs)
+    self.policy_fit = fit_policy(m.policy, parts['inputs'], z, y, m.fusion, m.multilabel, static_K=static_K, **kwargs)
+    self.policy_fit |= dict(images=len(y), static=dict(zip(m.names, static_K.tolist())), best_branch=self.best_branch)
     m.strength.fill_(self.policy_fit['strength'])
     m.policy.to(dev)
     return self.policy_fit
@@ -243,7 +251,7 @@ class ReleaseHoldout(Callback):
         self.learn.fit_policy(self.held, inner=True)
         self.learn.dls = self.dls
 
-# %% ../nbs/60_learner.ipynb #2a3b370b
+# %% ../nbs/60_learner.ipynb #05771b08
 @patch
 def fine_tune(self:AMFLearner,
     epochs:int, # passes over the training images
@@ -252,14 +260,16 @@ def fine_tune(self:AMFLearner,
     release:float=0.5, # part of the epochs after which the branches get them as well; 1 never
     **kwargs, # what `fit_one_cycle` takes: `pct_start`, `div`, `wd`, `cbs` ..
 ):
-    "Train the branches by one cycle and fit the policy on held-out training images on the way. Call it once: later, no image is unseen."
+    "Train the branches by one cycle and fit the policy on held-out training images on the way. A second call leaves the policy alone: no image is unseen then."
     if self.seed is not None: set_seed(self.seed)
     self.unfreeze()
-    dls, alone = self.dls, self.model.policy is None or len(self.model.branches) == 1
+    dls, alone = self.dls, self.model.policy is None or len(self.model.branches) == 1 or self.held is not None
     train, held = (dls.train.new(), None) if alone else self.hold_out(holdout, self.seed or 0)
     loaders = lambda dl: DataLoaders(dl, dls.valid, path=dls.path, device=dls.device)
     at, cbs = int(np.ceil(epochs * release)), L(kwargs.pop('cbs', None))
-    if held is not None: cbs = cbs + L(ReleaseHoldout(at, held, loaders(dls.train.new())))
+    if held is not None:
+        self.released = at
+        cbs = cbs + L(ReleaseHoldout(at, held, loaders(dls.train.new())))
     self.dls = loaders(train)
     try: self.fit_one_cycle(epochs, self.lr if base_lr is None else base_lr, cbs=cbs, **kwargs)
     finally: self.dls = dls
@@ -299,21 +309,29 @@ def _best_branch(logits_N_K_C, targets_N, multilabel):
     if not multilabel: loss = loss + 1e6 * (logits_N_K_C.argmax(-1) != targets_N[:, None])
     return loss.argmin(1)
 
-# %% ../nbs/60_learner.ipynb #ab141180
+# %% ../nbs/60_learner.ipynb #07ba309c
+@patch
+def fused_by(self:AMFLearner,
+    parts:dict, # from `gather_parts`, with targets
+) -> dict: # rule to fused logits (N, C)
+    "What every row of the control panel predicts: policy, controls, branches and oracle."
+    m, z, y = self.model, parts['logits'], parts['targets']
+    N, K, _ = z.shape
+    weights = dict(policy=parts['weights'], uniform=torch.full((N, K), 1 / K), static=m.static_K.cpu().expand(N, K), entropy=entropy_weights(z, m.multilabel))
+    dev = m.strength.device
+    here = {k: v.to(dev) for k, v in parts.items() if k in ('logits', 'features')}
+    with torch.no_grad(): fused = {n: m.combine(here, w.to(dev)).cpu() for n, w in weights.items()}
+    return fused | dict(zip(m.names, z.unbind(1))) | dict(oracle=z[range(N), _best_branch(z, y, m.multilabel)])
+
+# %% ../nbs/60_learner.ipynb #1e280d08
 @patch
 def control_panel(self:AMFLearner,
     dl=None, # a `DataLoader` with labels; None takes the validation set
+    parts:dict=None, # from `gather_parts` with targets, instead of `dl`
 ) -> pd.DataFrame: # rows: policy, uniform, static, entropy, branches, oracle; columns: accuracy, low, high, nll, ece
     "Policy, controls, branches and oracle on `dl`, with 95% intervals."
-    m, parts = self.model, self.gather_parts(dl)
-    z, y, ml = parts['logits'], parts['targets'], self.model.multilabel
-    N, K, _ = z.shape
-    weights = dict(policy=parts['weights'], uniform=torch.full((N, K), 1 / K), static=m.static_K.cpu().expand(N, K), entropy=entropy_weights(z, ml))
-    dev = m.strength.device
-    here = {k: v.to(dev) for k, v in parts.items() if k in ('logits', 'features')}
-    with torch.no_grad(): rows = {n: _panel_row(m.combine(here, w.to(dev)).cpu(), y, ml) for n, w in weights.items()}
-    rows |= {n: _panel_row(z[:, k], y, ml) for k, n in enumerate(m.names)}
-    rows['oracle'] = _panel_row(z[range(N), _best_branch(z, y, ml)], y, ml)
+    parts = parts or self.gather_parts(dl)
+    rows = {n: _panel_row(z, parts['targets'], self.model.multilabel) for n, z in self.fused_by(parts).items()}
     return pd.DataFrame.from_dict(rows, orient='index', columns=['accuracy', 'low', 'high', 'nll', 'ece'])
 
 # %% ../nbs/60_learner.ipynb #9f81ad33

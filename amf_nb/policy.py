@@ -13,13 +13,15 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
 
-# %% ../nbs/40_policy.ipynb #bfd7eb08
+# %% ../nbs/40_policy.ipynb #7b07620a
 def weights_from_scores(
     scores_N_K:torch.Tensor, # a policy's scores
-    strength=1.0, # 0 the plain average .. 1 the policy as it is
+    strength=1.0, # 0 the same for every image .. 1 the policy as it is
+    static_K=None, # (K,) weighting to depart from; None for equal weights
 ) -> torch.Tensor: # (N, K), rows sum to 1
-    "Branch weights: the softmax of `strength * scores`."
-    return (strength * scores_N_K).softmax(1)
+    "Branch weights: `static_K` times the exponential of `strength * scores`, normalised."
+    a = strength * scores_N_K
+    return (a if static_K is None else a + static_K.log()).softmax(1)
 
 # %% ../nbs/40_policy.ipynb #c9ed6996
 def pool_features(
