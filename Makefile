@@ -2,12 +2,14 @@
 # make test   every notebook, then tests/
 # make sync   the notebooks are the source: cleaning and exporting them must change nothing
 # make readme README.md from nbs/index.ipynb
-# make bench  the numbers of README.md: five seeds against standard fine-tuning, about half an hour on two cores
+# make bench  the numbers of README.md: five seeds against standard fine-tuning, then the cost; about 20 minutes on two cores
+# make cpu    the larger comparison of the bench chapter, about an hour and a half on two cores
+# Both go on where they were interrupted, and run nothing that has a record.
 # The first call makes a virtual environment in .venv; later calls install nothing.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(CURDIR)/.venv/bin
 
-.PHONY: demo test sync bench readme clean
+.PHONY: demo test sync bench cpu readme clean
 
 .venv/ready: setup.py settings.ini
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
@@ -29,7 +31,11 @@ readme: .venv/ready
 	.venv/bin/python bench/readme.py
 
 bench: .venv/ready
-	.venv/bin/python bench/foundation.py
+	.venv/bin/amf_bench run sample --out bench/sample --workers 2
+	.venv/bin/python bench/cost.py
+
+cpu: .venv/ready
+	.venv/bin/amf_bench run cpu --out bench/cpu --workers 2
 
 clean:
 	rm -rf .venv build dist *.egg-info

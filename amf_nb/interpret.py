@@ -155,20 +155,26 @@ def verdict(self:AMFLearner,
     how = 'it weighs every image equally' if not u.wins + u.losses else _points(u) + ' over the plain average'
     return f'The policy does not help here ({how}): use the plain average, or collapse to {alone}.'
 
-# %% ../nbs/70_interpret.ipynb #a52d94a7
+# %% ../nbs/70_interpret.ipynb #553ab097
+@patch
+def permuted_weights(self:AMFLearner,
+    inputs, # what the policy reads of N images: `inputs` of `gather_parts`
+    seed:int=0, # of the permutation
+) -> torch.Tensor: # (N, K), rows sum to 1
+    "Weights by a policy that was fitted on exchanged pictures."
+    m, held = self.model, self.held
+    if held is None or m.policy is None: raise ValueError('there are no held-out images to refit the policy on: call `fine_tune` or `fit_policy` first')
+    wrong = held['inputs'][torch.randperm(len(held['targets']), generator=torch.Generator().manual_seed(seed))]
+    policy, static_K = copy.deepcopy(self.policy_start).cpu().requires_grad_(True), m.static_K.cpu()
+    fit = fit_policy(policy, wrong, held['logits'], held['targets'], m.fusion, m.multilabel, static_K=static_K)
+    with torch.no_grad(): return weights_from_scores(policy(inputs).float(), fit['strength'], static_K)
+
+# %% ../nbs/70_interpret.ipynb #d16e05f4
 @patch
 def permutation_check(self:AMFLearner,
     dl=None, # a `DataLoader` with labels; None takes the validation set
-    parts:dict=None, # from `gather_parts` with `inputs`, instead of `dl`
-    seed:int=0, # of the permutation
 ) -> float: # accuracy, 0 if nothing was learned from exchanged pictures
     "Accuracy of a policy fitted on exchanged pictures, minus that of the static weights."
-    m, held = self.model, self.held
-    if held is None or m.policy is None: raise ValueError('there are no held-out images to refit the policy on: call `fine_tune` or `fit_policy` first')
-    parts = parts or self.gather_parts(dl, ('logits', 'weights', 'features', 'inputs'))
-    wrong = held['inputs'][torch.randperm(len(held['targets']), generator=torch.Generator().manual_seed(seed))]
-    policy = copy.deepcopy(self.policy_start).cpu().requires_grad_(True)
-    fit = fit_policy(policy, wrong, held['logits'], held['targets'], m.fusion, m.multilabel, static_K=m.static_K.cpu())
-    with torch.no_grad(): w = weights_from_scores(policy(parts['inputs']).float(), fit['strength'], m.static_K.cpu())
-    panel = self.control_panel(parts=parts | dict(weights=w))
+    parts = self.gather_parts(dl, ('logits', 'weights', 'features', 'inputs'))
+    panel = self.control_panel(parts=parts | dict(weights=self.permuted_weights(parts['inputs'])))
     return panel.accuracy['policy'] - panel.accuracy['static']

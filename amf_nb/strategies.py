@@ -21,7 +21,7 @@ def _compiles(pattern):
     except re.error: return False
     return True
 
-# %% ../nbs/10_strategies.ipynb #8a1b8a83
+# %% ../nbs/10_strategies.ipynb #12e4c228
 _rules = dict(
     name=(lambda v: isinstance(v, str) and v.strip() != '', 'a non-empty text that names the strategy'),
     freeze=(lambda v: _num(v) and 0 <= v <= 1, 'between 0 (nothing frozen) and 1 (only the head trains)'),
@@ -30,16 +30,18 @@ _rules = dict(
     wd=(lambda v: v is None or _num(v) and v >= 0, 'None (the learner\'s weight decay) or at least 0'),
     l2_sp=(lambda v: _num(v) and v >= 0, 'at least 0 (0: no pull to the pretrained weights)'),
     reinit=(lambda v: _whole(v) and v >= 0, 'a whole number of stages, at least 0'),
-    train_only=(lambda v: v is None or isinstance(v, str) and _compiles(v), "None, 'norm', 'bias' or a valid regular expression"))
+    train_only=(lambda v: v is None or isinstance(v, str) and _compiles(v), "None, 'norm', 'bias' or a valid regular expression"),
+    scale=(lambda v: _num(v) and 0 < v <= 1, 'above 0 and at most 1 (1: images as they come)'))
 
-# %% ../nbs/10_strategies.ipynb #12f9308f
+# %% ../nbs/10_strategies.ipynb #97a7b526
 def _check(s):
     "Raise `ValueError` that names the field, its value and the remedy."
     for k, (ok, need) in _rules.items():
         v = getattr(s, k)
         if not ok(v): raise ValueError(f'`{k}`={v!r} in strategy {s.name!r} is not valid: it has to be {need}')
+    if s.scale < 1 and s.freeze: raise ValueError(f'`scale`={s.scale} in strategy {s.name!r} needs `freeze=0`: frozen stages are shared, and see images as they come')
 
-# %% ../nbs/10_strategies.ipynb #ea0109da
+# %% ../nbs/10_strategies.ipynb #5b8d040b
 @dataclass(frozen=True)
 class Strategy:
     "One fine-tuning setting: what stays frozen, how fast each depth learns, what pulls weights back."
@@ -51,6 +53,7 @@ class Strategy:
     l2_sp: float = 0.0 # strength of the pull towards the pretrained weights
     reinit: int = 0 # how many of the last stages start afresh
     train_only: str = None # 'norm', 'bias' or a regular expression over parameter names; None trains all
+    scale: float = 1.0 # factor on the side of the images that this branch sees; below 1 only with `freeze=0`
 
     def __post_init__(self): _check(self)
 
@@ -120,21 +123,23 @@ def get_strategy(
     if name not in _registry: raise ValueError(f'unknown strategy {name!r}: known are {list_strategies()}, or give a `Strategy(...)`')
     return _registry[name]
 
-# %% ../nbs/10_strategies.ipynb #bd05fd58
+# %% ../nbs/10_strategies.ipynb #eab237be
 for _s in (Strategy('standard', stage_decay=0.8),
+           Strategy('reduced', stage_decay=0.8, scale=0.75),
            Strategy('upper_stages', freeze=3/8, stage_decay=0.8),
            Strategy('last_half', freeze=1/2, lr_mult=2.0, stage_decay=0.8),
            Strategy('last_stages', freeze=2/3, lr_mult=2.0, stage_decay=0.8),
            Strategy('last_quarter', freeze=3/4, lr_mult=2.0, stage_decay=0.8),
+           Strategy('last_eighth', freeze=7/8, lr_mult=4.0, stage_decay=0.8),
            Strategy('head_only', freeze=1.0, lr_mult=2.0),
            Strategy('l2_sp', stage_decay=0.8, l2_sp=0.01),
            Strategy('norm_only', lr_mult=2.0, train_only='norm'),
            Strategy('reinit_last', stage_decay=0.8, reinit=1)): register_strategy(_s)
 
-# %% ../nbs/10_strategies.ipynb #0b94bbc8
+# %% ../nbs/10_strategies.ipynb #5a56a736
 def default_strategies() -> list: # three `Strategy` values
     "The set that AMF takes when none is named."
-    return [get_strategy(n) for n in ('upper_stages', 'last_half', 'last_quarter')]
+    return [get_strategy(n) for n in ('reduced', 'last_half', 'last_stages')]
 
 # %% ../nbs/10_strategies.ipynb #e2987c1f
 def resolve_strategies(
