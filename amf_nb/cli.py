@@ -171,7 +171,7 @@ def _expand(images):
         for h in hits: found += sorted(get_image_files(h)) if h.is_dir() else [h]
     return list(dict.fromkeys(found))
 
-# %% ../nbs/95_cli.ipynb #d5393f25
+# %% ../nbs/95_cli.ipynb #a8eaa5c9
 def predict_table(
     learn, # from `load_amf`
     files, # readable image files
@@ -179,7 +179,7 @@ def predict_table(
 ) -> pd.DataFrame: # one row a file: file, label, probability, and the weight of each branch
     "Label, probability and branch weights of every file."
     m = learn.model
-    parts = learn.gather_parts(learn.dls.test_dl(list(files), bs=bs, num_workers=0))
+    parts = learn.gather_parts(learn.dls.test_dl(list(files), bs=bs, num_workers=0), routed=True)
     with torch.no_grad(): fused = m.combine({k: v for k, v in parts.items() if k != 'targets'}, parts['weights'])
     probs, vocab = (fused.sigmoid() if m.multilabel else fused.softmax(1)), learn.dls.vocab
     best = [vocab[int(i)] for i in probs.argmax(1)] if not m.multilabel else [' '.join(v for v, q in zip(vocab, p) if q > 0.5) for p in probs]

@@ -116,7 +116,7 @@ def shrink_static(
     s, *_ = _proven({s: score(equal.expand(len(z), K)) - score(weights_from_scores(a, s)) for s in strengths})
     return equal if s is None else (s * fit(slice(None))).softmax(0)
 
-# %% ../nbs/50_fusion.ipynb #ad67bb57
+# %% ../nbs/50_fusion.ipynb #1445394b
 class AMFModel(nn.Module):
     "Trunk, branches and policy: images (N, C_in, H, W) to fused logits (N, C)."
     def __init__(self,
@@ -128,7 +128,7 @@ class AMFModel(nn.Module):
     ):
         super().__init__()
         self.trunk, self.branches, self.policy = trunk, nn.ModuleList(branches), policy
-        self.fusion, self.multilabel, self.last = fusion, multilabel, None
+        self.fusion, self.multilabel, self.last, self.routing = fusion, multilabel, None, None
         self.register_buffer('strength', torch.tensor(1.))
         self.register_buffer('static_K', torch.full((len(branches),), 1 / len(branches)))
         if fusion != 'features': fuse(torch.zeros(1, 1, 2), torch.ones(1, 1), fusion)      # refuses unknown names now
@@ -187,13 +187,13 @@ def combine(self:AMFModel,
     mean_N_F = _weigh(parts['features'], weights_N_K)
     return _weigh(torch.stack([b.head(mean_N_F) for b in self.branches], 1), weights_N_K)
 
-# %% ../nbs/50_fusion.ipynb #c12a3dd1
+# %% ../nbs/50_fusion.ipynb #509462bb
 @patch
 def forward(self:AMFModel,
     x:torch.Tensor, # images (N, C_in, H, W)
 ) -> torch.Tensor: # (N, C)
-    "The fused prediction, as logits; the parts stay in `last`."
-    self.last = self.parts(x)
+    "The fused prediction, as logits; the parts stay in `last`. In evaluation a `routing` rule leaves branches out."
+    self.last = self.parts(x) if self.training or self.routing is None else self.routed_parts(x)
     return self.combine(self.last, self.last['weights'])
 
 # %% ../nbs/50_fusion.ipynb #4e753982

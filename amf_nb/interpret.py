@@ -88,7 +88,7 @@ def leaning(
     "For each branch the positions of the images that give it the most weight."
     return weights_N_K.argsort(dim=0, descending=True, stable=True)[:n].T
 
-# %% ../nbs/70_interpret.ipynb #81353fd7
+# %% ../nbs/70_interpret.ipynb #e5cf2766
 def plot_leaning(
     learn:AMFLearner, # after training
     dl=None, # labelled images; None takes the validation set
@@ -105,7 +105,7 @@ def plot_leaning(
             ax.set_title(f'{vocab[int(label)] if label.ndim == 0 else ""} {w[i, k]:.2f}', fontsize=8)
         axs[k, 0].set_ylabel(name, color=branch_colors(names)[name])
     for ax in axs.flat: ax.set(xticks=[], yticks=[])
-    if w.std(0).max() == 0: fig.suptitle('equal weights for every image: the policy leans nowhere', fontsize=9)
+    if w.std(0).max() == 0: fig.suptitle('the same weights for every image: the policy leans nowhere', fontsize=9)
     return axs
 
 # %% ../nbs/70_interpret.ipynb #0c38e86e

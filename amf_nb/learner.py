@@ -178,18 +178,21 @@ def keep_history(self:AMFLearner):
     finally:
         if hasattr(self, 'recorder'): vars(self.recorder).update(kept)
 
-# %% ../nbs/60_learner.ipynb #8d27ed9b
+# %% ../nbs/60_learner.ipynb #410bfb46
 @patch
 def gather_parts(self:AMFLearner,
     dl=None, # a `DataLoader`; None takes the validation set
     keys=('logits', 'weights', 'features'), # which parts
     inner:bool=False, # True within a running fit
+    routed:bool=False, # leave out the branches that the model's routing rule leaves out; their logits are zeros then
 ) -> dict: # tensors over all N images, and `targets` where there are any
     "Parts of the model's output over `dl`, in its order."
     if dl is None: dl = self.dls.valid
-    cb = GatherParts(keys)
-    with self.keep_history(), self.validation_context(cbs=[cb], inner=inner): self._do_epoch_validate(dl=dl.new(shuffle=False, drop_last=False))
-    self.model.last = None
+    cb, rule = GatherParts(keys), self.model.routing
+    if not routed: self.model.routing = None
+    try:
+        with self.keep_history(), self.validation_context(cbs=[cb], inner=inner): self._do_epoch_validate(dl=dl.new(shuffle=False, drop_last=False))
+    finally: self.model.routing, self.model.last = rule, None
     parts = {k: torch.cat([r[k] for r in cb.rows]) for k in cb.rows[0]}
     if not cb.targets: return parts
     y, C = torch.cat(cb.targets), cb.n_classes
