@@ -22,11 +22,11 @@ from fastcore.foundation import L
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
-# %% ../nbs/85_baselines.ipynb #cb2d12c1
+# %% ../nbs/85_baselines.ipynb #b9dd7723
 from .backbones import Backbone, create_backbone
 from .branches import Branch, Trunk, create_head
 from .fusion import AMFModel
-from .learner import AMFLearner, _add_norm, _panel_row, _part, _targets_kind, branch_learner, fuse_learners, holdout_split
+from .learner import AMFLearner, _add_norm, _over, _panel_row, _part, _targets_kind, branch_learner, fuse_learners, holdout_split
 from .policy import create_policy
 from .strategies import Strategy, get_strategy, lr_factor
 
@@ -57,10 +57,10 @@ def l2_sp_learner(
     "Ordinary fine-tuning with a pull to the pretrained weights: the strategy `l2_sp`."
     return branch_learner(dls, arch, 'l2_sp', **kwargs)
 
-# %% ../nbs/85_baselines.ipynb #84c826a7
+# %% ../nbs/85_baselines.ipynb #972eb643
 def _own(dl, ds, **kwargs):
     "`dl` over `ds`, with a list of batch transforms of its own: what is added to it does not reach `dl`."
-    return dl.new(ds, after_batch=type(dl.after_batch)(list(dl.after_batch.fs)), **kwargs)
+    return _over(dl, ds, after_batch=type(dl.after_batch)(list(dl.after_batch.fs)), **kwargs)
 
 # %% ../nbs/85_baselines.ipynb #8bc39b1c
 def _inner_dls(dls, valid_pct, seed):

@@ -142,7 +142,13 @@ def _part(ds, idxs, split_idx):
     if not isinstance(ds, Datasets): return Subset(ds, idxs)
     return Datasets(tls=[tl._new(tl._get([int(i) for i in idxs]), split_idx=split_idx) for tl in ds.tls])
 
-# %% ../nbs/60_learner.ipynb #55bed9bb
+# %% ../nbs/60_learner.ipynb #d5620331
+def _over(dl, ds, **kwargs):
+    "`dl` over `ds`, a part of its own items, with what it has prepared of them already."
+    cache = getattr(dl, 'cache', None)
+    return dl.new(ds, **({} if cache is None else dict(cache=cache)), **kwargs)
+
+# %% ../nbs/60_learner.ipynb #953086e0
 @patch
 def hold_out(self:AMFLearner,
     share:float=0.1, # of the training images
@@ -152,8 +158,7 @@ def hold_out(self:AMFLearner,
     ds = self.dls.train_ds
     fit, held = holdout_split(ds, share, seed=seed)
     if not len(held): return self.dls.train.new(), None
-    cache = {'cache': c} if (c := getattr(self.dls.train, 'cache', None)) is not None else {}  # of images that are prepared already
-    return self.dls.train.new(_part(ds, fit, 0), **cache), self.dls.valid.new(_part(ds, held, 1), shuffle=False, drop_last=False)
+    return _over(self.dls.train, _part(ds, fit, 0)), self.dls.valid.new(_part(ds, held, 1), shuffle=False, drop_last=False)
 
 # %% ../nbs/60_learner.ipynb #c6978546
 class GatherParts(Callback):
