@@ -11,6 +11,7 @@ from fastai.interpret import ClassificationInterpretation
 from fastai.learner import load_learner
 from fastai.losses import CrossEntropyLossFlat, LabelSmoothingCrossEntropy
 
+import amf_nb.core  # noqa: F401  with all methods of a learner
 from amf_nb.learner import amf_groups
 from amf_nb.test_utils import toy_dls, toy_images, toy_learner
 
@@ -255,3 +256,30 @@ def test_fused_learners_train_on(make):
     both.fit_policy(toy_dls(seed=5).valid, epochs=2)
     both.fit_one_cycle(1, 1e-4)
     assert len(both.control_panel()) == 7
+
+
+def test_routing_and_collapse(make):
+    "Prediction with fewer branches, and with one network, in everything that predicts."
+    learn = make()
+    learn.fine_tune(2, 1e-2, holdout=0.25)
+    dense, x = learn.get_preds()[0], toy_images(5)[0]
+    for rule in (dict(top_k=1), dict(confident=0.5), dict(threshold=0.4)):
+        learn.route(**rule)
+        routed = learn.get_preds()[0]
+        assert torch.allclose(routed.sum(1), torch.ones(len(routed)), atol=1e-5)
+        assert learn.predict(x[0])[2].shape == (3,) and len(learn.control_panel()) == 5 + make.k
+        if make.k == 1: assert torch.allclose(routed, dense, atol=1e-6)
+    learn.route()
+    assert torch.equal(learn.get_preds()[0], dense)
+    one = learn.collapse("best", branch=learn.model.names[0])
+    k = learn.branch_logits()[0][:, 0].softmax(1)
+    with one.no_bar(): assert torch.allclose(one.get_preds()[0], k, atol=1e-5)
+
+
+def test_fused_learners_are_routed(make):
+    "Learners that were trained elsewhere share nothing, and can be left out all the same."
+    from amf_nb.core import fuse_learners
+    a, b = make(), toy_learner(1, arch="test_convnext")
+    both = fuse_learners([a, b], names=["a", "b"])
+    both.route(top_k=1)
+    with both.no_bar(): assert torch.allclose(both.get_preds()[0], a.get_preds()[0], atol=1e-5)
