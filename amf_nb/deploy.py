@@ -193,7 +193,7 @@ def renormalise(
     w = torch.where(w.sum(1, keepdim=True) > 0, w, mask_N_K.to(w.dtype))
     return w / w.sum(1, keepdim=True)
 
-# %% ../nbs/75_deploy.ipynb #19210dcd
+# %% ../nbs/75_deploy.ipynb #1b85bb18
 def _run_branch(model, k, acts, rows, logits, n):
     "`logits` (n, K, C), None before the first branch ran, with those of branch `k` for the images `rows`."
     if not len(rows): return logits
@@ -201,20 +201,6 @@ def _run_branch(model, k, acts, rows, logits, n):
     if logits is None: logits = z.new_zeros(n, len(model.branches), z.shape[1])
     logits[rows, k] = z
     return logits
-
-@patch
-def routed_parts(self:AMFModel,
-    x:torch.Tensor, # images (N, C_in, H, W)
-) -> dict: # as `parts`, with `ran` (N, K): which branches ran
-    "What the routing rule lets run, and the weights renormalised to it."
-    acts, rule, n, logits = self.trunk(x), self.routing, len(x), None
-    inputs = self.policy_inputs(x, acts)
-    w = self.weigh(inputs, n)
-    if 'confident' in rule: ran, logits = self._cascade(acts, w, rule['confident'], rule['order'])
-    else:
-        ran = weight_mask(w, rule['threshold'], rule['top_k'])
-        for k in range(len(self.branches)): logits = _run_branch(self, k, acts, ran[:, k].nonzero()[:, 0], logits, n)
-    return dict(logits=logits, inputs=inputs, weights=renormalise(w, ran), ran=ran)
 
 # %% ../nbs/75_deploy.ipynb #313b85e4
 @patch
@@ -229,6 +215,21 @@ def _cascade(self:AMFModel, acts, weights_N_K, confident, order):
         sure = fused.sigmoid().sub(0.5).abs().amin(1).add(0.5) if self.multilabel else fused.softmax(1).amax(1)
         rows = rows[sure < confident]
     return ran, logits
+
+# %% ../nbs/75_deploy.ipynb #2897d083
+@patch
+def routed_parts(self:AMFModel,
+    x:torch.Tensor, # images (N, C_in, H, W)
+) -> dict: # as `parts`, with `ran` (N, K): which branches ran
+    "What the routing rule lets run, and the weights renormalised to it."
+    acts, rule, n, logits = self.trunk(x), self.routing, len(x), None
+    inputs = self.policy_inputs(x, acts)
+    w = self.weigh(inputs, n)
+    if 'confident' in rule: ran, logits = self._cascade(acts, w, rule['confident'], rule['order'])
+    else:
+        ran = weight_mask(w, rule['threshold'], rule['top_k'])
+        for k in range(len(self.branches)): logits = _run_branch(self, k, acts, ran[:, k].nonzero()[:, 0], logits, n)
+    return dict(logits=logits, inputs=inputs, weights=renormalise(w, ran), ran=ran)
 
 # %% ../nbs/75_deploy.ipynb #acb9bbe3
 def _cost_of(ran, costs): return costs['shared'] + (ran.float() @ costs['branches']).mean().item()
@@ -269,6 +270,19 @@ def route_curve(self:AMFLearner,
         rows.append(('cascade' if 'confident' in rule else 'weights', rule, _cost_of(ran, costs), acc, loss, ece))
     return pd.DataFrame(rows, columns=['kind', 'rule', 'cost', 'accuracy', 'nll', 'ece']).sort_values('cost', ignore_index=True)
 
+# %% ../nbs/75_deploy.ipynb #5af64fa0
+@patch
+def _rule_for(self:AMFLearner, threshold=0., top_k=None, budget=None, confident=None):
+    "The rule that the arguments of `route` ask for."
+    if self.model.fusion == 'features': raise ValueError("`fusion`='features' needs every branch for every image: train with fusion='log_probs' to route")
+    if confident is not None: return dict(confident=confident, order=branch_costs(self.model, self.dls.valid.one_batch()[0])['branches'].argsort().tolist())
+    if budget is None: return dict(threshold=threshold, top_k=top_k)
+    if self.held is None: raise ValueError(f'`budget`={budget} needs predictions on held-out images: call `fine_tune` or `fit_policy` first, or give `threshold`')
+    curve = self.route_curve(parts=self.held | dict(weights=self.model.weigh(self.held['inputs'], len(self.held['targets'])).detach()))
+    good = curve[curve.cost <= budget]
+    if not len(good): raise ValueError(f'`budget`={budget} is below the cheapest way to predict, {curve.cost.min():.2f}: give more')
+    return good.loc[good.nll.idxmin(), 'rule']
+
 # %% ../nbs/75_deploy.ipynb #3b55e6a9
 @patch
 def route(self:AMFLearner,
@@ -283,19 +297,6 @@ def route(self:AMFLearner,
     if top_k is not None and top_k < 1: raise ValueError(f'`top_k`={top_k}: run at least 1 branch')
     self.model.routing = self._rule_for(**given) if given else None
     return self.model.routing
-
-# %% ../nbs/75_deploy.ipynb #5af64fa0
-@patch
-def _rule_for(self:AMFLearner, threshold=0., top_k=None, budget=None, confident=None):
-    "The rule that the arguments of `route` ask for."
-    if self.model.fusion == 'features': raise ValueError("`fusion`='features' needs every branch for every image: train with fusion='log_probs' to route")
-    if confident is not None: return dict(confident=confident, order=branch_costs(self.model, self.dls.valid.one_batch()[0])['branches'].argsort().tolist())
-    if budget is None: return dict(threshold=threshold, top_k=top_k)
-    if self.held is None: raise ValueError(f'`budget`={budget} needs predictions on held-out images: call `fine_tune` or `fit_policy` first, or give `threshold`')
-    curve = self.route_curve(parts=self.held | dict(weights=self.model.weigh(self.held['inputs'], len(self.held['targets'])).detach()))
-    good = curve[curve.cost <= budget]
-    if not len(good): raise ValueError(f'`budget`={budget} is below the cheapest way to predict, {curve.cost.min():.2f}: give more')
-    return good.loc[good.nll.idxmin(), 'rule']
 
 # %% ../nbs/75_deploy.ipynb #80d82d3a
 class Rescale(torch.nn.Module):
