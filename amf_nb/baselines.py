@@ -101,7 +101,7 @@ def tune_lr(
     table = pd.DataFrame(rows, columns=['rate', 'accuracy', 'nll'])
     return float(table.sort_values(['accuracy', 'nll'], ascending=[False, True]).rate.iloc[0]), table
 
-# %% ../nbs/85_baselines.ipynb #54f00322
+# %% ../nbs/85_baselines.ipynb #72620ecf
 def deep_ensemble(
     make, # from a seed to a new learner: its head, and with `dls` of its own seed also order and augmentation
     seeds, # one a member, as in `range(3)`
@@ -111,7 +111,8 @@ def deep_ensemble(
     "Train one learner a seed, one after another, and average them."
     seeds = list(seeds)
     if not seeds or len({*seeds}) < len(seeds): raise ValueError(f'`seeds`={seeds!r}: give at least one seed, each once')
-    return fuse_learners([_train(make(s), epochs, lr) for s in seeds], policy=None, names=[f'seed_{s}' for s in seeds])
+    learners = [_train(make(s), epochs, lr) for s in seeds]
+    return fuse_learners(learners, policy=None, names=[f'seed_{s}' for s in seeds], lr=lr or learners[0].lr)
 
 # %% ../nbs/85_baselines.ipynb #9f5b8c70
 class SpotTune(nn.Module):

@@ -263,7 +263,7 @@ def sources_data(
     sources = {v: (f(x[i]), y[i]) for (v, f), i in zip(VIEWS.items(), parts)}
     return _sourced(sources, (_views(x[parts[3]]), y[parts[3]]), test, groups, seed, **kwargs)
 
-# %% ../nbs/90_bench.ipynb #e692a65c
+# %% ../nbs/90_bench.ipynb #cc18e890
 DEPARTMENTS = dict(clothes=(0, 1, 2, 3, 4, 6), shoes_and_bags=(5, 7, 8, 9))
 
 @register_data('departments')
@@ -279,8 +279,8 @@ def departments_data(
     folder = DEBIAN_FASHION if path is None else Path(path)
     x, y = _read_fashion(folder, 'train')
     order = np.random.default_rng(seed).permutation(len(y))
-    own = {d: order[np.isin(y[order], c)][:n] for d, c in DEPARTMENTS.items()}
-    mix = np.setdiff1d(order, np.concatenate([*own.values()]), assume_unique=True)[:n_mix]
+    mix, rest = order[:n_mix], order[n_mix:]
+    own = {d: rest[np.isin(y[rest], c)][:n] for d, c in DEPARTMENTS.items()}
     ty = _pool(folder, 't10k', n_test, 0)[1]
     groups = np.where(np.isin(ty, DEPARTMENTS['clothes']), *DEPARTMENTS)
     return _sourced({d: (x[i], y[i]) for d, i in own.items()}, (x[mix], y[mix]), lambda: _pool(folder, 't10k', n_test, 0), groups, seed, **kwargs)
@@ -670,13 +670,14 @@ def bench_cells(
     rows = [dict(method=m) if isinstance(m, str) else m for m in methods]
     return [bench_cell(d, seed=s, epochs=epochs, arch=a, **{**kwargs, **m}) for s, a, d, m in product(seeds, archs, data, rows)]
 
-# %% ../nbs/90_bench.ipynb #44c26454
+# %% ../nbs/90_bench.ipynb #2e273039
 PRESETS = dict(
     quick=[dict(data=['sample'], methods=['amf', 'standard', 'ensemble'], seeds=2, epochs=3)],
     sample=[dict(data=['sample'], methods=['amf', 'standard'])],
-    cpu=[dict(data=['fashion-3k'], methods=['amf', 'standard-tuned', 'standard-long', 'ensemble'], epochs=6),
-         dict(data=['sources', 'departments'], methods=['fuse', 'standard', 'pooled'], epochs=6),
+    cpu=[dict(data=['sources', 'departments'], methods=['fuse', 'standard', 'pooled'], epochs=6),
          dict(data=['far-near'], methods=['amf', 'standard'], epochs=6),
+         dict(data=['fashion-3k'], methods=['amf', 'standard-tuned'], epochs=6),
+         dict(data=['fashion-3k'], methods=['standard-long', 'ensemble'], epochs=6),
          dict(data=['fashion-3k'], methods=['head_only', 'l2_sp', 'spottune', 'soup'], epochs=6)],
     paper=[dict(data=[*PAPER_DLS], methods=['amf', 'standard-tuned', 'standard-long', 'ensemble', 'l2_sp', 'head_only', 'spottune', 'soup'],
                 epochs=20, arch='resnet50', data_options=dict(size=224))],

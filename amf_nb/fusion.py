@@ -219,19 +219,22 @@ def create_amf_model(
     pol = create_policy(policy, len(branches), _trunk_width(trunk, backbone.n_in), backbone.n_in)
     return AMFModel(trunk, branches, pol, fusion, multilabel).to(memory_format=torch.channels_last)
 
-# %% ../nbs/50_fusion.ipynb #62f07732
+# %% ../nbs/50_fusion.ipynb #e8ab40ea
 def _epochs(policy, inputs, logits, targets, how, multilabel, static_K, n, lr, bs, gen):
-    "Fit `policy` for `n` epochs in place; yields after each."
+    "Fit `policy` for `n` epochs in place, its scores centred over the images; yields after each."
     opt = torch.optim.AdamW(policy.parameters(), lr=lr, weight_decay=0.01)
     for _ in range(n):
         policy.train()
+        policy.center.zero_()
         for i in torch.randperm(len(inputs), generator=gen).split(bs):
             if len(i) < min(8, len(inputs)): continue
-            loss = nll(fuse(logits[i], weights_from_scores(policy(inputs[i]), 1., static_K), how, multilabel), targets[i], multilabel)
+            a = policy(inputs[i])
+            loss = nll(fuse(logits[i], weights_from_scores(a - a.mean(0), 1., static_K), how, multilabel), targets[i], multilabel)
             opt.zero_grad()
             loss.backward()
             opt.step()
         policy.eval()
+        with torch.no_grad(): policy.center.copy_(policy(inputs).mean(0))
         yield
 
 # %% ../nbs/50_fusion.ipynb #caa52f2d

@@ -31,7 +31,7 @@ def pool_features(
     if act.ndim == 4: return act.mean((2, 3))
     return act.mean(1) if act.ndim == 3 else act
 
-# %% ../nbs/40_policy.ipynb #484e04fb
+# %% ../nbs/40_policy.ipynb #5668500f
 class TrunkPolicy(nn.Module):
     "Scores from the pooled activation of the frozen trunk, (N, F) -> (N, K)."
     source = 'trunk'
@@ -42,18 +42,19 @@ class TrunkPolicy(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(n_features, elementwise_affine=False)
         self.scores = nn.Linear(n_features, n_branches)
+        self.register_buffer('center', torch.zeros(n_branches))
         nn.init.zeros_(self.scores.weight)
         nn.init.zeros_(self.scores.bias)
 
-# %% ../nbs/40_policy.ipynb #475b7c81
+# %% ../nbs/40_policy.ipynb #5940c17e
 @patch
 def forward(self:TrunkPolicy,
     x:torch.Tensor, # (N, F)
 ) -> torch.Tensor: # (N, K)
     "Scores of each image."
-    return self.scores(self.norm(x)) / math.sqrt(x.shape[1])
+    return self.scores(self.norm(x)) / math.sqrt(x.shape[1]) - self.center
 
-# %% ../nbs/40_policy.ipynb #332bc304
+# %% ../nbs/40_policy.ipynb #706756ee
 class CNNPolicy(nn.Module):
     "Scores from a small network on the image reduced to `size` pixels, (N, C_in, H, W) -> (N, K)."
     source = 'image'
@@ -68,6 +69,7 @@ class CNNPolicy(nn.Module):
         self.body = nn.Sequential(*[m for i, o in zip(chans, chans[1:]) for m in
                                     (nn.Conv2d(i, o, 3, 2, 1, bias=False), nn.GroupNorm(1, o), nn.ReLU())])
         self.scores = nn.Linear(chans[-1], n_branches)
+        self.register_buffer('center', torch.zeros(n_branches))
         nn.init.zeros_(self.scores.weight)
         nn.init.zeros_(self.scores.bias)
 
@@ -79,15 +81,15 @@ def reduce(self:CNNPolicy,
     "Images at the size that the policy looks at."
     return F.interpolate(x, size=(self.size, self.size), mode='bilinear', antialias=True)
 
-# %% ../nbs/40_policy.ipynb #650d1c7a
+# %% ../nbs/40_policy.ipynb #e9810efb
 @patch
 def forward(self:CNNPolicy,
     x:torch.Tensor, # (N, C_in, H, W)
 ) -> torch.Tensor: # (N, K)
     "Scores of each image."
-    return self.scores(pool_features(self.body(self.reduce(x))))
+    return self.scores(pool_features(self.body(self.reduce(x)))) - self.center
 
-# %% ../nbs/40_policy.ipynb #7d5e2dc1
+# %% ../nbs/40_policy.ipynb #f37ba39f
 class ModulePolicy(nn.Module):
     "Scores from any `module` that maps images to (N, K), times a learned gain that starts at 0."
     source = 'image'
@@ -98,8 +100,9 @@ class ModulePolicy(nn.Module):
         super().__init__()
         self.module, self.n_branches = module, n_branches
         self.gain = nn.Parameter(torch.zeros(()))
+        self.register_buffer('center', torch.zeros(n_branches))
 
-# %% ../nbs/40_policy.ipynb #61cc834f
+# %% ../nbs/40_policy.ipynb #b06d2e44
 @patch
 def forward(self:ModulePolicy,
     x:torch.Tensor, # (N, C_in, H, W)
@@ -109,7 +112,7 @@ def forward(self:ModulePolicy,
     if scores.shape != (len(x), self.n_branches):
         raise ValueError(f'`policy` gave shape {tuple(scores.shape)} for {len(x)} images and {self.n_branches} branches: '
                          f'its output has to be (N, {self.n_branches})')
-    return self.gain * scores
+    return self.gain * scores - self.center
 
 # %% ../nbs/40_policy.ipynb #90500665
 def create_policy(
