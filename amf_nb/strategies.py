@@ -136,10 +136,10 @@ for _s in (Strategy('standard', stage_decay=0.8),
            Strategy('norm_only', lr_mult=2.0, train_only='norm'),
            Strategy('reinit_last', stage_decay=0.8, reinit=1)): register_strategy(_s)
 
-# %% ../nbs/10_strategies.ipynb #5a56a736
+# %% ../nbs/10_strategies.ipynb #bc5cf908
 def default_strategies() -> list: # three `Strategy` values
     "The set that AMF takes when none is named."
-    return [get_strategy(n) for n in ('reduced', 'last_half', 'last_stages')]
+    return [get_strategy(n) for n in ('reduced', 'last_half', 'last_eighth')]
 
 # %% ../nbs/10_strategies.ipynb #e2987c1f
 def resolve_strategies(
