@@ -193,6 +193,12 @@ def renormalise(
     w = torch.where(w.sum(1, keepdim=True) > 0, w, mask_N_K.to(w.dtype))
     return w / w.sum(1, keepdim=True)
 
+# %% ../nbs/75_deploy.ipynb #f0619536
+def _sureness(fused_N_C, multilabel):
+    "Probability (N,) of the best class, or of the least certain label."
+    if multilabel: return fused_N_C.sigmoid().sub(0.5).abs().amin(1).add(0.5)
+    return fused_N_C.softmax(1).amax(1)
+
 # %% ../nbs/75_deploy.ipynb #1b85bb18
 def _run_branch(model, k, acts, rows, logits, n):
     "`logits` (n, K, C), None before the first branch ran, with those of branch `k` for the images `rows`."
@@ -202,7 +208,7 @@ def _run_branch(model, k, acts, rows, logits, n):
     logits[rows, k] = z
     return logits
 
-# %% ../nbs/75_deploy.ipynb #313b85e4
+# %% ../nbs/75_deploy.ipynb #a3676de1
 @patch
 def _cascade(self:AMFModel, acts, weights_N_K, confident, order):
     "Run branches in `order` while the fused answer stays below `confident`: which ones ran, (N, K), and their logits."
@@ -212,7 +218,7 @@ def _cascade(self:AMFModel, acts, weights_N_K, confident, order):
         logits = _run_branch(self, k, acts, rows, logits, len(ran))
         ran[rows, k] = True
         fused = self.combine(dict(logits=logits[rows]), renormalise(weights_N_K[rows], ran[rows]))
-        sure = fused.sigmoid().sub(0.5).abs().amin(1).add(0.5) if self.multilabel else fused.softmax(1).amax(1)
+        sure = _sureness(fused, self.multilabel)
         rows = rows[sure < confident]
     return ran, logits
 
@@ -231,7 +237,7 @@ def routed_parts(self:AMFModel,
         for k in range(len(self.branches)): logits = _run_branch(self, k, acts, ran[:, k].nonzero()[:, 0], logits, n)
     return dict(logits=logits, inputs=inputs, weights=renormalise(w, ran), ran=ran)
 
-# %% ../nbs/75_deploy.ipynb #acb9bbe3
+# %% ../nbs/75_deploy.ipynb #3bf93a10
 def _cost_of(ran, costs): return costs['shared'] + (ran.float() @ costs['branches']).mean().item()
 
 def _rules(costs):
@@ -249,7 +255,7 @@ def _replay(model, rule, parts, weights_N_K):
         for k in rule['order']:
             ran[going, k] = True
             fused = model.combine(parts, renormalise(weights_N_K, ran))
-            sure = fused.sigmoid().sub(0.5).abs().amin(1).add(0.5) if model.multilabel else fused.softmax(1).amax(1)
+            sure = _sureness(fused, model.multilabel)
             going &= sure < rule['confident']
     return ran, model.combine(parts, renormalise(weights_N_K, ran))
 

@@ -29,10 +29,9 @@ def branch_colors(
     "The colour of each branch, the same in every figure."
     return {n: _okabe_ito[i % len(_okabe_ito)] for i, n in enumerate(names)}
 
-# %% ../nbs/70_interpret.ipynb #36c39688
+# %% ../nbs/70_interpret.ipynb #4e5ce2ee
 def plot_curves(
     learn:AMFLearner, # after training
-    release:int=None, # epoch before which the policy was fitted, to mark it; None asks the learner
 ) -> np.ndarray: # two matplotlib axes
     "Losses and the first metric by epoch."
     names, rows = list(learn.recorder.metric_names[1:-1]), np.array(learn.recorder.values)
@@ -43,8 +42,7 @@ def plot_curves(
     axs[0].set(title='loss of the fused prediction', xlabel='epoch')
     axs[0].legend()
     axs[1].set(title=f'{names[2] if len(names) > 2 else ""}, validation', xlabel='epoch')
-    release = learn.released if release is None else release
-    if release and release < len(rows): [ax.axvline(release + 0.5, color='grey', ls=':') for ax in axs]
+    if learn.released and learn.released < len(rows): [ax.axvline(learn.released + 0.5, color='grey', ls=':') for ax in axs]
     return axs
 
 # %% ../nbs/70_interpret.ipynb #57fe8c03
