@@ -2,14 +2,15 @@
 # make test   every notebook, then tests/
 # make sync   the notebooks are the source: cleaning and exporting them must change nothing
 # make readme README.md from nbs/index.ipynb
-# make bench  the numbers of README.md: five seeds against standard fine-tuning, then the cost; about 20 minutes on two cores
+# make bench  the accuracy in README.md: five seeds against standard fine-tuning; about 15 minutes on two cores
+# make speed  time and memory against standard fine-tuning, separate runs and plain fastai; a quarter of an hour on two cores that do nothing else
 # make cpu    the larger comparison of the bench chapter, about an hour and a half on two cores
-# Both go on where they were interrupted, and run nothing that has a record.
+# bench and cpu go on where they were interrupted, and run nothing that has a record; speed measures anew.
 # The first call makes a virtual environment in .venv; later calls install nothing.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(CURDIR)/.venv/bin
 
-.PHONY: demo test sync bench cpu readme clean
+.PHONY: demo test sync bench speed cpu readme clean
 
 .venv/ready: setup.py settings.ini
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
@@ -32,7 +33,9 @@ readme: .venv/ready
 
 bench: .venv/ready
 	.venv/bin/amf_bench run sample --out bench/sample --workers 2
-	.venv/bin/python bench/cost.py
+
+speed: .venv/ready
+	.venv/bin/amf_bench speed --out bench/speed
 
 cpu: .venv/ready
 	.venv/bin/amf_bench run cpu --out bench/cpu --workers 2

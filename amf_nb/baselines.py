@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['standard_learner', 'feature_extraction_learner', 'l2_sp_learner', 'tune_lr', 'deep_ensemble', 'SpotTune',
-           'spottune_groups', 'SpotTuneLearner', 'spottune_learner', 'branch_soup']
+           'spottune_groups', 'SpotTuneLearner', 'spottune_learner']
 
-# %% ../nbs/85_baselines.ipynb #74878f28
+# %% ../nbs/85_baselines.ipynb #4c7f7670
 import copy
 
 import pandas as pd
@@ -20,15 +20,13 @@ from fastai.torch_core import set_seed
 from fastcore.basics import patch
 from fastcore.foundation import L
 from torch import nn
-from torch.optim.swa_utils import update_bn
 
-# %% ../nbs/85_baselines.ipynb #b9dd7723
+# %% ../nbs/85_baselines.ipynb #b8a3e623
 from .backbones import Backbone, create_backbone
-from .branches import Branch, Trunk, create_head
-from .fusion import AMFModel
+from .branches import Trunk, create_head
 from .learner import AMFLearner, _add_norm, _over, _panel_row, _part, _targets_kind, branch_learner, fuse_learners, holdout_split
 from .policy import create_policy
-from .strategies import Strategy, get_strategy, lr_factor
+from .strategies import get_strategy, lr_factor
 
 # %% ../nbs/85_baselines.ipynb #07d1a8c7
 def standard_learner(
@@ -242,56 +240,3 @@ def spottune_learner(
     model = SpotTune(bb, n_out, policy, tau, p)
     if normalize: _add_norm(dls, bb)
     return SpotTuneLearner(dls, model, seed, metrics=(accuracy_multi if multi else accuracy) if metrics is None else metrics, lr=lr, **kwargs)
-
-# %% ../nbs/85_baselines.ipynb #9905a373
-def _stages_of(model, branch, start):
-    "All stages that `branch` runs from depth `start` on, the trunk's first."
-    return [*model.trunk.stages[start:branch.start], *branch.stages]
-
-# %% ../nbs/85_baselines.ipynb #26a29a72
-def _mean_state(modules):
-    "Mean of the state dicts of `modules`; whole numbers, such as counts of batches, are those of the first."
-    states = [m.state_dict() for m in modules]
-    return {k: torch.stack([s[k] for s in states]).mean(0) if v.is_floating_point() else v for k, v in states[0].items()}
-
-# %% ../nbs/85_baselines.ipynb #7371a63a
-def _soup_model(model):
-    "A one-branch `AMFModel` with the mean of the weights of all branches of `model`."
-    start = min(b.start for b in model.branches)
-    parts = [nn.ModuleList([*_stages_of(model, b, start), b.head]) for b in model.branches]
-    mean = copy.deepcopy(parts[0]).requires_grad_(True)
-    mean.load_state_dict(_mean_state(parts))
-    *stages, head = mean
-    s = Strategy('soup', freeze=start / (start + len(stages)), stage_decay=0.8)
-    return AMFModel(Trunk(model.trunk.stages[:start]), [Branch(s, start, stages, head)], None, model.fusion, model.multilabel)
-
-# %% ../nbs/85_baselines.ipynb #887a5714
-def _reestimate(learn):
-    "Measure the BatchNorm statistics of a one-branch learner on its training images, every batch counting the same."
-    m, dl = learn.model, learn.dls.train.new()
-    if not len(dl): raise ValueError('`learn.dls.train` has no batch to measure BatchNorm statistics on: give `learn` training images, or `reestimate=False`')
-    with torch.no_grad(): update_bn((m.trunk(xb)[m.branches[0].start] for xb, *_ in dl), m.branches[0])
-
-# %% ../nbs/85_baselines.ipynb #46809995
-def _accuracies(learn, dl):
-    "Accuracy of every branch on `dl`, by name."
-    with learn.no_bar(), learn.no_logging(): z, y = learn.branch_logits(dl)
-    return {n: _panel_row(z[:, k], y, learn.model.multilabel)[0] for k, n in enumerate(learn.model.names)}
-
-# %% ../nbs/85_baselines.ipynb #e54ac4e4
-def branch_soup(
-    learn:AMFLearner, # trained, made by `amf_learner`
-    dl, # a `DataLoader` of labelled images that the branches did not train on
-    tolerance:float=0.0, # accuracy that the soup may lose against the best branch
-    reestimate:bool=True, # measure BatchNorm statistics on `learn.dls.train`; without it they are averaged as they are
-) -> tuple: # a one-branch AMFLearner, and a dict of `soup` and `best_branch` accuracy, the best `branch` and `accepted`
-    "The mean of the weights of all branches as one network, and whether it is at least as accurate on `dl` as the best branch."
-    if 'strategies' not in learn.config: raise ValueError('`learn` was not made by `amf_learner`, so its branches do not share one backbone: average their outputs, as `fuse_learners` does')
-    if not tolerance >= 0: raise ValueError(f'`tolerance`={tolerance!r} is below 0: give the accuracy that the soup may lose, 0 for none')
-    model = _soup_model(learn.model).to(learn.dls.device)
-    config = dict(learn.config, strategies=[model.branches[0].strategy], policy=None)
-    soup = AMFLearner(learn.dls, model, learn.seed, config, loss_func=learn.loss_func, metrics=learn.metrics, lr=learn.lr)
-    if reestimate: _reestimate(soup)
-    acc, accs = _accuracies(soup, dl)['soup'], _accuracies(learn, dl)
-    best = max(accs, key=accs.get)
-    return soup, dict(soup=acc, best_branch=accs[best], branch=best, accepted=acc >= accs[best] - tolerance - 1e-9) # a tie up to rounding

@@ -10,7 +10,7 @@ __all__ = ['VIEWS', 'DEPARTMENTS', 'PRESETS', 'BenchData', 'array_data', 'dls_da
            'preset_cells', 'run_bench', 'read_bench', 'mean_interval', 'paired_difference', 'bench_means',
            'bench_differences', 'policy_gain', 'bench_ranks', 'bench_table', 'plot_bench', 'read_groups']
 
-# %% ../nbs/90_bench.ipynb #223405ca
+# %% ../nbs/90_bench.ipynb #9b4494b9
 import contextlib
 import fcntl
 import gc
@@ -42,8 +42,10 @@ from fastcore.basics import noop, patch
 from fastprogress.fastprogress import progress_bar
 from scipy import stats
 
-from .baselines import (branch_soup, deep_ensemble, feature_extraction_learner, l2_sp_learner, spottune_learner, standard_learner, tune_lr)
+from .baselines import deep_ensemble, feature_extraction_learner, l2_sp_learner, spottune_learner, standard_learner, tune_lr
+from . import cost # gives learners `feature_cache`
 from .data import (DEBIAN_FASHION, FASHION_VOCAB, PAPER_DLS, _array_pairs, _draw, _read_fashion, array_dls, balanced_subset, paper_dls, sample_path)
+from .deploy import branch_soup
 from .interpret import paired_test
 from .learner import AMFLearner, _panel_row, _part, amf_learner, fuse_learners
 from .strategies import Strategy
@@ -302,7 +304,7 @@ def _silent():
         with contextlib.redirect_stdout(io.StringIO()): yield
     finally: defaults.callbacks = kept
 
-# %% ../nbs/90_bench.ipynb #64decff7
+# %% ../nbs/90_bench.ipynb #c690ca22
 @register_method('amf')
 def amf_method(
     data:BenchData, # what to learn from
@@ -311,12 +313,13 @@ def amf_method(
     lr:float=None, # learning rate of the heads; None takes the learner's
     strategies=None, # names, `Strategy` values or dictionaries; None takes the default ones
     fit:dict=None, # what `fine_tune` takes besides, such as `holdout`
+    views:int=None, # of `feature_cache`; None trains without
     **kwargs, # what `amf_learner` takes
 ) -> tuple: # learner, info
     "Several strategies at once, fused by a policy."
     chosen = strategies and [Strategy(**s) if isinstance(s, dict) else s for s in strategies]
     learn = amf_learner(data.dls, strategies=chosen, seed=seed, **kwargs)
-    learn.fine_tune(epochs, lr, **(fit or {}))
+    with learn.feature_cache(views) if views else contextlib.nullcontext(): learn.fine_tune(epochs, lr, **(fit or {}))
     return learn, dict(lr=lr or learn.lr)
 
 # %% ../nbs/90_bench.ipynb #cf15a4ef
@@ -670,13 +673,13 @@ def bench_cells(
     rows = [dict(method=m) if isinstance(m, str) else m for m in methods]
     return [bench_cell(d, seed=s, epochs=epochs, arch=a, **{**kwargs, **m}) for s, a, d, m in product(seeds, archs, data, rows)]
 
-# %% ../nbs/90_bench.ipynb #2e273039
+# %% ../nbs/90_bench.ipynb #8523d395
 PRESETS = dict(
     quick=[dict(data=['sample'], methods=['amf', 'standard', 'ensemble'], seeds=2, epochs=3)],
     sample=[dict(data=['sample'], methods=['amf', 'standard'])],
     cpu=[dict(data=['sources', 'departments'], methods=['fuse', 'standard', 'pooled'], epochs=6),
          dict(data=['far-near'], methods=['amf', 'standard'], epochs=6),
-         dict(data=['fashion-3k'], methods=['amf', 'standard-tuned'], epochs=6),
+         dict(data=['fashion-3k'], methods=['amf', 'standard-tuned', dict(method='amf', label='amf-4-views', views=4)], epochs=6),
          dict(data=['fashion-3k'], methods=['standard-long', 'ensemble'], epochs=6),
          dict(data=['fashion-3k'], methods=['head_only', 'l2_sp', 'spottune', 'soup'], epochs=6)],
     paper=[dict(data=[*PAPER_DLS], methods=['amf', 'standard-tuned', 'standard-long', 'ensemble', 'l2_sp', 'head_only', 'spottune', 'soup'],
@@ -811,10 +814,10 @@ def bench_means(
 # %% ../nbs/90_bench.ipynb #814c6409
 def _by_seed(records, column): return records.set_index('seed')[column]
 
-# %% ../nbs/90_bench.ipynb #69641213
+# %% ../nbs/90_bench.ipynb #db139831
 def bench_differences(
     records:pd.DataFrame, # from `read_bench`
-    against='standard', # methods whose name starts like this are compared with
+    against=('standard', 'ensemble'), # methods whose name starts like one of these are compared with
 ) -> pd.DataFrame: # index: data, arch, method, against; columns mean, low, high in points of accuracy, seeds
     "What each method gains over the baselines, paired by seed."
     _check_pairs(records)
@@ -880,10 +883,10 @@ def _gain_md(gain):
     rows = [[', '.join(k), int(r.seeds), *(_change(r[c], r[f'{c}_low'], r[f'{c}_high'], d) for c, d in parts)] for k, r in gain.iterrows()]
     return _md(rows, ['data, architecture, method', 'seeds', 'accuracy, points', 'nll, nats', 'ece, points'])
 
-# %% ../nbs/90_bench.ipynb #8a007e7d
+# %% ../nbs/90_bench.ipynb #879a8dcd
 def bench_table(
     records:pd.DataFrame, # from `read_bench` or `run_bench`
-    against='standard', # methods whose name starts like this are compared with
+    against=('standard', 'ensemble'), # methods whose name starts like one of these are compared with
 ) -> str: # Markdown
     "Means with intervals, paired differences, the policy against equal weights, and ranks."
     if not len(records): return 'No records.'

@@ -32,13 +32,14 @@ class Trunk(nn.Module):
 
     def train(self, mode=True): return super().train(False)
 
-# %% ../nbs/30_branches.ipynb #1ea4b3e3
+# %% ../nbs/30_branches.ipynb #bdc0119d
 @patch
 @torch.no_grad()
 def forward(self:Trunk,
-    x:torch.Tensor, # images (N, C_in, H, W)
+    x:torch.Tensor, # images (N, C_in, H, W), or their activations, which pass as they are
 ) -> dict: # depth to activation
     "Activations of `x` at the depths to keep; nothing is recorded for a backward pass."
+    if isinstance(x, dict): return x
     self.train(False) # a stage may have been switched by hand
     acts = {0: x} if 0 in self.keep else {}
     for d, stage in enumerate(self.stages, 1):

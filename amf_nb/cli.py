@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['make_parser', 'panel_text', 'policy_text', 'train_run', 'predict_table', 'predict_files', 'amf_train', 'amf_predict',
-           'bench_run', 'bench_show', 'amf_bench']
+           'bench_run', 'bench_show', 'bench_speed', 'amf_bench']
 
-# %% ../nbs/95_cli.ipynb #3aa89089
+# %% ../nbs/95_cli.ipynb #ca581ceb
 import argparse
 import inspect
 import json
@@ -30,6 +30,7 @@ from .data import check_images, image_dls, sample_dls
 from .deploy import load_amf
 from .interpret import plot_class_weights, plot_curves, plot_leaning
 from .learner import amf_learner
+from .speed import SECTIONS, plot_speed, run_speed, speed_table
 
 # %% ../nbs/95_cli.ipynb #04a6b113
 def make_parser(
@@ -273,29 +274,50 @@ def bench_show(
     if figure: _save_figure(plot_bench(frame), figure, 150)
     return 0
 
+# %% ../nbs/95_cli.ipynb #031f3203
+def bench_speed(
+    out:str='bench/speed', # folder for records; what was measured before with the same configuration is replaced
+    what:str='', # sections with commas between; none: all
+    arch:str=None, # timm name, or torchvision/NAME; none: tf_efficientnet_lite0
+    size:int=None, # side of the images in pixels; none: 64
+    n:int=None, # training images, a multiple of the batch size; none: each section's own number
+    bs:int=None, # images a batch; none: 64
+    rounds:int=None, # how often everything is timed; none: each section's own number
+    quick:bool=False, # few images and rounds, for a first look
+    figure:str=None, # file to draw the figure to as well: .png, .svg or .pdf
+) -> int: # exit code 0
+    "Time AMF against standard fine-tuning, separate runs and plain fastai, and print the table of ratios and targets as Markdown."
+    options = {k: v for k, v in dict(arch=arch, size=size, n=n, bs=bs, rounds=rounds).items() if v is not None}
+    names = [s.strip() for s in what.split(',') if s.strip()]
+    records = run_speed(out, names, quick, lambda text: print(text, file=sys.stderr, flush=True), **options)
+    print(speed_table(records))
+    if figure: _save_figure(plot_speed(records), figure, 150)
+    return 0
+
 # %% ../nbs/95_cli.ipynb #a6b2e5a4
 def _presets_text():
     "All presets in one sentence."
     data = {n: ', '.join(dict.fromkeys(d for p in parts for d in p['data'])) for n, parts in PRESETS.items()}
     return 'Presets: ' + '; '.join(f'{n} ({d}; {PRESETS[n][0].get("seeds", 5)} seeds)' for n, d in data.items())
 
-# %% ../nbs/95_cli.ipynb #123a6e84
+# %% ../nbs/95_cli.ipynb #40a3dc89
 def _bench_parser():
     "The command line of `amf_bench`."
-    p = argparse.ArgumentParser('amf_bench', description='Compare methods over data sets and seeds, with one record for each.')
-    sub = p.add_subparsers(required=True, metavar='run | table')
-    for name, func, positional in (('run', bench_run, 'preset'), ('table', bench_show, 'folder')):
+    p = argparse.ArgumentParser('amf_bench', description='Compare methods over data sets and seeds, with one record for each, or their speed.')
+    sub = p.add_subparsers(required=True, metavar='run | table | speed')
+    more = dict(run=_presets_text(), speed=f'Sections: {", ".join(SECTIONS)}')
+    for name, func, positional in (('run', bench_run, 'preset'), ('table', bench_show, 'folder'), ('speed', bench_speed, None)):
         made = make_parser(func, positional, None)
-        q = sub.add_parser(name, parents=[made], add_help=False, description=made.description, epilog=_presets_text() if name == 'run' else None,
-                           help=made.description, formatter_class=made.formatter_class)
+        q = sub.add_parser(name, parents=[made], add_help=False, description=made.description, epilog=more.get(name), help=made.description,
+                           formatter_class=made.formatter_class)
         q.set_defaults(func=func)
     return p
 
-# %% ../nbs/95_cli.ipynb #7c718d7e
+# %% ../nbs/95_cli.ipynb #b317bb41
 def amf_bench(
     argv=None, # command line; None takes the process's
 ):
-    "The command `amf_bench`: see `bench_run` and `bench_show`."
+    "The command `amf_bench`: see `bench_run`, `bench_show` and `bench_speed`."
     matplotlib.use('Agg')
     call = lambda func, **kwargs: func(**kwargs)
-    sys.exit(_run(_bench_parser(), call, argv, lost='finished cells are kept, and the same command goes on'))
+    sys.exit(_run(_bench_parser(), call, argv, lost='what was finished is kept'))

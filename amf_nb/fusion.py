@@ -116,7 +116,7 @@ def shrink_static(
     s, *_ = _proven({s: score(equal.expand(len(z), K)) - score(weights_from_scores(a, s)) for s in strengths})
     return equal if s is None else (s * fit(slice(None))).softmax(0)
 
-# %% ../nbs/50_fusion.ipynb #1445394b
+# %% ../nbs/50_fusion.ipynb #87e92b68
 class AMFModel(nn.Module):
     "Trunk, branches and policy: images (N, C_in, H, W) to fused logits (N, C)."
     def __init__(self,
@@ -128,6 +128,7 @@ class AMFModel(nn.Module):
     ):
         super().__init__()
         self.trunk, self.branches, self.policy = trunk, nn.ModuleList(branches), policy
+        if policy is not None and policy.source == 'image': trunk.keep.add(0)
         self.fusion, self.multilabel, self.last, self.routing = fusion, multilabel, None, None
         self.register_buffer('strength', torch.tensor(1.))
         self.register_buffer('static_K', torch.full((len(branches),), 1 / len(branches)))
@@ -141,15 +142,14 @@ def names(self:AMFModel) -> list: # of text
     "Names of the branches: those of their strategies."
     return [b.strategy.name for b in self.branches]
 
-# %% ../nbs/50_fusion.ipynb #260f6205
+# %% ../nbs/50_fusion.ipynb #9975048b
 @patch
 def policy_inputs(self:AMFModel,
-    x:torch.Tensor, # images (N, C_in, H, W)
     acts:dict, # the trunk's activations by depth
 ) -> torch.Tensor: # (N, F) features, the images, or None without a policy
     "What the policy reads of a batch."
     if self.policy is None: return None
-    return x if self.policy.source == 'image' else pool_features(acts[len(self.trunk.stages)])
+    return acts[0] if self.policy.source == 'image' else pool_features(acts[len(self.trunk.stages)])
 
 # %% ../nbs/50_fusion.ipynb #23140f8b
 @patch
@@ -162,7 +162,7 @@ def weigh(self:AMFModel,
     if self.policy is None or K == 1: return torch.full((n, K), 1 / K, device=self.strength.device)
     return weights_from_scores(self.policy(inputs).float(), self.strength, self.static_K)
 
-# %% ../nbs/50_fusion.ipynb #013b37e6
+# %% ../nbs/50_fusion.ipynb #b34930bb
 @patch
 def parts(self:AMFModel,
     x:torch.Tensor, # images (N, C_in, H, W)
@@ -170,8 +170,8 @@ def parts(self:AMFModel,
     "Everything about a batch before fusion."
     acts = self.trunk(x)
     feats = [b.features(acts[b.start]) for b in self.branches]
-    inputs = self.policy_inputs(x, acts)
-    res = dict(logits=torch.stack([b.head(f) for b, f in zip(self.branches, feats)], 1), inputs=inputs, weights=self.weigh(inputs, len(x)))
+    inputs, n = self.policy_inputs(acts), len(feats[0])
+    res = dict(logits=torch.stack([b.head(f) for b, f in zip(self.branches, feats)], 1), inputs=inputs, weights=self.weigh(inputs, n))
     if self.fusion == 'features': res['features'] = torch.stack(feats, 1)
     return res
 

@@ -148,7 +148,7 @@ def _over(dl, ds, **kwargs):
     cache = getattr(dl, 'cache', None)
     return dl.new(ds, **({} if cache is None else dict(cache=cache)), **kwargs)
 
-# %% ../nbs/60_learner.ipynb #953086e0
+# %% ../nbs/60_learner.ipynb #038456e0
 @patch
 def hold_out(self:AMFLearner,
     share:float=0.1, # of the training images
@@ -158,7 +158,9 @@ def hold_out(self:AMFLearner,
     ds = self.dls.train_ds
     fit, held = holdout_split(ds, share, seed=seed)
     if not len(held): return self.dls.train.new(), None
-    return _over(self.dls.train, _part(ds, fit, 0)), self.dls.valid.new(_part(ds, held, 1), shuffle=False, drop_last=False)
+    train = self.dls.train
+    rest = train.at_positions(fit) if hasattr(train, 'at_positions') else _over(train, _part(ds, fit, 0))
+    return rest, self.dls.valid.new(_part(ds, held, 1), shuffle=False, drop_last=False)
 
 # %% ../nbs/60_learner.ipynb #c6978546
 class GatherParts(Callback):
@@ -203,6 +205,23 @@ def gather_parts(self:AMFLearner,
     y, C = torch.cat(cb.targets), cb.n_classes
     if y.ndim == 1 and y.max() >= C: raise ValueError(f'`dl` has a class number {int(y.max())}, and the model knows {C} classes: give images of the classes it was trained on')
     return dict(parts, targets=y)
+
+# %% ../nbs/60_learner.ipynb #46386dec
+@patch
+def predict(self:AMFLearner,
+    item, # an image, in any form that `dls` read
+    rm_type_tfms=None, # as in fastai: how many of the first transforms to leave out
+    with_input:bool=False, # also return the image as the model saw it
+) -> tuple: # the class, its number or numbers, and the probabilities (C,)
+    "fastai's `Learner.predict` without a validation loop; callbacks are not called."
+    unseeded = dict(seed=None) if hasattr(self.dls.valid, 'seed') else {} # nothing about one picture is random
+    x = self.dls.test_dl([item], rm_type_tfms=rm_type_tfms, num_workers=0, **unseeded).one_batch()[0]
+    if self.model.training: self.model.eval()
+    with torch.no_grad(): probs = self.loss_func.activation(self.model(x.to(self.model.strength.device))).cpu()
+    self.model.last, number = None, self.loss_func.decodes(probs)
+    seen, name = self.dls.decode_batch((x, number))[0]
+    res = name, number[0], probs[0]
+    return (seen, *res) if with_input else res
 
 # %% ../nbs/60_learner.ipynb #3a752bcc
 @patch

@@ -1,22 +1,24 @@
 """Ways to get a policy, compared on development images: the records behind the choices in the chapters on fusion and the learner.
 
-`python bench/policy.py` appends to `bench/policy.jsonl` what is not there yet (about ten minutes a seed on one core). It needs the full Fashion-MNIST
+`python bench/policy.py` appends to `bench/policy.jsonl` what is not there yet (about half an hour a seed on one core). It needs the full Fashion-MNIST
 and uses its *training* split only: 40,000 images to draw training images from, 20,000 to score on. The branches of a set and seed are trained once;
 most ways are fitted afterwards to what they said of images they had not trained on.
 """
 import argparse, json, tempfile, time
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from fastai.callback.core import Callback
+from fastai.data.core import DataLoaders
 from torch import nn
 
 from amf_nb.bench import _lookup, _data, _silent, fuse_method
 from amf_nb.core import amf_learner, fuse
 from amf_nb.data import DEBIAN_FASHION, read_idx, write_idx
 from amf_nb.fusion import fit_policy, fit_static, nll, shrink_static
-from amf_nb.learner import calibration_error
+from amf_nb.learner import _over, _part, calibration_error
 from amf_nb.policy import TrunkPolicy, create_policy, weights_from_scores
 
 RECORDS = Path(__file__).with_suffix('.jsonl')
@@ -61,6 +63,18 @@ def train(name, seed, folder, epochs=6, joint=None):
     return learn, data, first
 
 
+def cross_fit(learn, data, seed, epochs=6):
+    "What branches say of the half of the training images that they were not trained on; both halves, each by a learner of its own."
+    ds, res = learn.dls.train_ds, []
+    for fold in np.array_split(np.random.default_rng(seed).permutation(len(ds)), 2):
+        rest = np.setdiff1d(np.arange(len(ds)), fold)
+        dls = DataLoaders(_over(learn.dls.train, _part(ds, rest, 0)), learn.dls.valid.new(_part(ds, fold, 1)), path=learn.dls.path, device=learn.dls.device)
+        half = amf_learner(dls, seed=seed)
+        half.fine_tune(epochs, holdout=0)
+        res.append(half.gather_parts(keys=('logits', 'inputs')))
+    return {k: torch.cat([r[k] for r in res]) for k in res[0]}
+
+
 def confidence(z):
     "(N, 3K): highest probability, margin and entropy of every branch."
     p = z.softmax(-1)
@@ -84,7 +98,7 @@ def fit_total(z, y, static_K):
     return min(grid, key=lambda t: nll(t * fuse(z, static_K.expand(len(z), -1)), y)).item()
 
 
-def ways(learn, held, test, train_parts, first):
+def ways(learn, held, test, train_parts, first, crossed):
     "Name of each way, and its fused logits on the test images."
     K, z, y, x = held['logits'].shape[1], held['logits'], held['targets'], held['inputs']
     image = learn.model.policy.source == 'image'
@@ -115,6 +129,9 @@ def ways(learn, held, test, train_parts, first):
     if first is not None:
         fx, fz, fy = map(torch.cat, zip(*first.rows))
         weights['policy fitted at first sight, shrunk'] = shrunk(fx, fz, fy, tx)
+    if crossed is not None:
+        weights['policy cross-fitted, shrunk'] = shrunk(crossed['inputs'], crossed['logits'], crossed['targets'], tx)
+        weights['policy cross-fitted, unshrunk'] = unshrunk(crossed['inputs'], crossed['logits'], crossed['targets'], tx)
     fused = {n: fuse(tz, w) for n, w in weights.items()}
     v = shrink_static(z, y)
     fused['policy, shrunk, free total'] = fit_total(z, y, v) * fused['policy, shrunk']
@@ -130,7 +147,8 @@ def run(name, seed, folder):
     keys = ('logits', 'weights', 'inputs')
     test = learn.gather_parts(data.test_dl(learn), keys)
     own = None if hasattr(data, 'sources') else learn.gather_parts(learn.dls.train.new(shuffle=False, drop_last=False), keys)
-    fused, y = ways(learn, learn.held, test, own, first), test['targets']
+    with _silent(): crossed = None if own is None else cross_fit(learn, data, seed)
+    fused, y = ways(learn, learn.held, test, own, first, crossed), test['targets']
     if not hasattr(data, 'sources'):
         for balance in (0., 1.):
             other, d, _ = train(name, seed, folder, joint=balance)
