@@ -6,8 +6,9 @@
 __all__ = ['make_parser', 'panel_text', 'policy_text', 'train_run', 'predict_table', 'predict_files', 'amf_train', 'amf_predict',
            'bench_run', 'bench_show', 'bench_speed', 'amf_bench']
 
-# %% ../nbs/95_cli.ipynb #ca581ceb
+# %% ../nbs/95_cli.ipynb #a39f93f6
 import argparse
+import contextlib
 import inspect
 import json
 import resource
@@ -128,7 +129,7 @@ def _dls_for(folder, size, bs, seed, csv, label_delim, valid, valid_pct, skip_ba
     kw = dict(csv=csv or None, label_delim=label_delim or None, valid=valid or None, valid_pct=valid_pct, skip_bad=skip_bad)
     return image_dls(folder, size=size or 224, bs=bs, seed=seed, **kw)
 
-# %% ../nbs/95_cli.ipynb #17654504
+# %% ../nbs/95_cli.ipynb #39c4d2be
 def train_run(
     folder=None, # folder of images, one folder for each class; none: the shipped sample of Fashion-MNIST
     arch:str='tf_efficientnet_lite0', # timm name, or torchvision/NAME
@@ -148,6 +149,7 @@ def train_run(
     valid:str=None, # validation folder, or CSV column that marks validation images
     valid_pct:float=0.2, # share of each class to validate on if there is no such split
     skip_bad:bool=False, # leave out images that cannot be read
+    views:int=0, # train from this many stored versions of each image, so that frozen stages run once; 0: run them in every epoch
 ) -> Path: # the run's folder
     "Fine-tune an image classifier several ways at once, fuse them, and leave model, tables and figures in a folder."
     args = {k: str(v) if isinstance(v, Path) else v for k, v in locals().items()}
@@ -159,7 +161,7 @@ def train_run(
     learn = amf_learner(dls, arch, names, policy, fusion, pretrained=not scratch, weights=weights, seed=seed, lr=lr)
     print(f'{len(dls.train_ds):,} training and {len(dls.valid_ds):,} validation images, {len(dls.vocab)} classes; branches: {", ".join(learn.model.names)}')
     start = time.perf_counter()
-    learn.fine_tune(epochs)
+    with learn.feature_cache(views) if views else contextlib.nullcontext(): learn.fine_tune(epochs)
     seconds = time.perf_counter() - start
     return _finish(learn, out, args, seconds)
 

@@ -9,8 +9,8 @@ __all__ = ['FASHION_VOCAB', 'DEBIAN_FASHION', 'CIFAR10_VOCAB', 'PAPER_DLS', 'loa
            'fashion_mnist_dls', 'sample_dls', 'aircraft_dls', 'dtd_dls', 'cars_dls', 'cifar10_dls', 'paper_dls',
            'stratified_split', 'image_dls']
 
-# %% ../nbs/80_data.ipynb #e89a7122
-import contextlib, gzip, io, math, os, pickle, struct, warnings, zlib
+# %% ../nbs/80_data.ipynb #5032c1c2
+import contextlib, gzip, io, math, os, pickle, struct, tempfile, warnings, zlib
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np, pandas as pd, torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torchvision.datasets import CIFAR10, DTD, FashionMNIST, FGVCAircraft, StanfordCars
 
+from fastcore.basics import patch
 from fastai.data.block import CategoryBlock, DataBlock, MultiCategoryBlock, TransformBlock
 from fastai.data.core import Datasets, TfmdDL
 from fastai.data.transforms import image_extensions, IndexSplitter, IntToFloatTensor, ItemTransform, ToTensor
@@ -126,25 +127,51 @@ def AnyImageBlock():
     "A `TransformBlock` like fastai's `ImageBlock`, reading items with `load_image`"
     return TransformBlock(type_tfms=OpenImage(), batch_tfms=IntToFloatTensor)
 
-# %% ../nbs/80_data.ipynb #0d71b413
+# %% ../nbs/80_data.ipynb #b2712e6f
+def _mapped(size):
+    "`size` bytes of a temporary file as a uint8 tensor; `OSError` if the disk has no room for them"
+    with tempfile.NamedTemporaryFile() as f:                     # the name goes, the mapping stays
+        if hasattr(os, 'posix_fallocate'): os.posix_fallocate(f.fileno(), 0, size)
+        return torch.from_file(f.name, shared=True, size=size, dtype=torch.uint8)
+
+# %% ../nbs/80_data.ipynb #86e23fb7
 class ItemCache(dict):
-    "Prepared items by the identity of what they were made from, up to `mb` megabytes; a pickled one comes back empty"
+    "Prepared items by the identity of what they were made from; a pickled one comes back empty"
     def __init__(self,
-        mb=512, # Megabytes of tensors to keep at most
+        mb=512, # Megabytes of tensors to keep in memory at most
+        disk_mb=0, # Megabytes of images to keep in memory-mapped temporary files, when memory has no more room
     ):
         super().__init__()
-        self.mb,self.room = mb,mb*2**20
+        self.mb,self.disk_mb = mb,disk_mb
+        self.room,self.disk_room,self.chunk = mb*2**20,disk_mb*2**20,torch.empty(0, dtype=torch.uint8)
 
-    def __reduce__(self): return ItemCache, (self.mb,)
+    def __reduce__(self): return ItemCache, (self.mb, self.disk_mb)
 
-    def get_or(self, source, prepare):
-        "The item made from the tuple `source`: kept, or prepared now"
-        key = tuple(map(id, source))
-        if key in self: return self[key][1]
-        item = prepare()
-        size = sum(o.nbytes for o in item if isinstance(o, torch.Tensor))
-        if size<=self.room: self[key],self.room = (source, item),self.room-size        # keeping `source` keeps its identity from being reused
-        return item
+# %% ../nbs/80_data.ipynb #a3e085f5
+@patch
+def _to_disk(self:ItemCache, o):
+    "`o`, an 8-bit tensor with its numbers in a file; anything else as it is"
+    if not isinstance(o, torch.Tensor) or o.dtype!=torch.uint8: return o
+    if o.nbytes>len(self.chunk): self.chunk = _mapped(max(o.nbytes, 2**24))
+    raw,self.chunk = self.chunk[:o.nbytes],self.chunk[o.nbytes:]
+    return raw.view(o.shape).copy_(o).as_subclass(type(o))
+
+# %% ../nbs/80_data.ipynb #2e06ef52
+@patch
+def get_or(self:ItemCache,
+    source, # A tuple of what the item is made from
+    prepare, # A function that makes it
+):
+    "The item made from `source`: kept, or prepared now"
+    key = tuple(map(id, source))
+    if key in self: return self[key][1]
+    item = prepare()
+    size = sum(o.nbytes for o in item if isinstance(o, torch.Tensor))
+    if size<=self.room: self.room -= size
+    elif size<=self.disk_room: item,self.disk_room = tuple(map(self._to_disk, item)),self.disk_room-size
+    else: return item
+    self[key] = source,item                                      # keeping `source` keeps its identity from being reused
+    return item
 
 # %% ../nbs/80_data.ipynb #3e9c2776
 def _repeats(dl):
@@ -214,7 +241,7 @@ def default_augs(
 class _Pairs(list):
     def __repr__(self): return f'{len(self)} pairs of image and label'
 
-# %% ../nbs/80_data.ipynb #b2198831
+# %% ../nbs/80_data.ipynb #151ba52f
 def pair_dls(
     train, # Pairs (image, label) to learn from
     valid, # Pairs to score on
@@ -224,6 +251,7 @@ def pair_dls(
     bs=64, # Batch size
     seed=None, # Makes order and augmentation repeatable
     multi=False, # Are labels lists of classes?
+    cache=None, # An `ItemCache` for prepared images; None for one of 512 MB
     **kwargs, # Passed to `DataBlock.dataloaders`
 ):
     "fastai `DataLoaders` of two lists of pairs, the base of all others"
@@ -232,7 +260,7 @@ def pair_dls(
     target = MultiCategoryBlock(vocab=list(vocab)) if multi else CategoryBlock(vocab=list(vocab), sort=False)
     block = DataBlock((AnyImageBlock(), target), get_y=LabelOf(), splitter=IndexSplitter(range(len(train), len(train)+len(valid))),
                       dl_type=SeededDL, item_tfms=item_tfms, batch_tfms=batch_tfms)
-    return block.dataloaders(_Pairs([*train, *valid]), bs=min(bs, len(train)), val_bs=bs, seed=seed, cache=ItemCache(), **kwargs)
+    return block.dataloaders(_Pairs([*train, *valid]), bs=min(bs, len(train)), val_bs=bs, seed=seed, cache=ItemCache() if cache is None else cache, **kwargs)
 
 # %% ../nbs/80_data.ipynb #76e962c6
 def _array_pairs(x, y, vocab, what):
