@@ -514,6 +514,12 @@ def _best_net(self:AMFLearner, branch=None):
     if name is None: raise ValueError('which branch is best is not known without held-out images: call `fine_tune` or `fit_policy` first, or give `branch`')
     return one_network(self.model, name)
 
+# %% ../nbs/75_deploy.ipynb #1e94a8ef
+def _student_of(model):
+    "Name of the branch of `model` that a student starts from."
+    size = lambda b: sum(p.numel() for n, p in b.named_parameters() if n in b.trained)
+    return max(model.branches, key=lambda b: (b.scale, size(b))).strategy.name
+
 # %% ../nbs/75_deploy.ipynb #3ceb149e
 @patch
 def _distil(self:AMFLearner, student, epochs, lr=None, cbs=None, **kwargs):
@@ -534,21 +540,21 @@ def _soup_net(self:AMFLearner, dl=None, **kwargs):
                                            f"the best branch, {v['branch']!r}, on {v['best_branch']:.1%}. Take `how`='distil' or 'best'")
     return one_network(soup.model, 'soup')
 
-# %% ../nbs/75_deploy.ipynb #734b4930
+# %% ../nbs/75_deploy.ipynb #0ad8be8c
 @patch
 def collapse(self:AMFLearner,
     how:str='distil', # 'distil', 'best' or 'soup'
     epochs:int=5, # of distillation
     lr:float=None, # its learning rate for the head, falling by `stage_decay` 0.8 a stage; None takes half of the learner's
-    branch:str=None, # for 'distil' and 'best': the branch to start from; None takes the best on held-out images
+    branch:str=None, # the branch to start from; None takes the one that trained most for 'distil', and for 'best' the best on held-out images at `release`
     dl=None, # for 'soup': a `DataLoader` of labelled images that no branch trained on
     **kwargs, # what `fit_one_cycle` takes, or `branch_soup` for 'soup'
 ) -> Learner: # an ordinary one-network Learner on the same `dls`
     "One ordinary network in place of the fused one; `ValueError` if the soup is worse than the best branch."
     if how not in ('distil', 'best', 'soup'): raise ValueError(f"`how`={how!r}: give 'distil', 'best' or 'soup'")
     if how == 'soup': return self._ordinary(self._soup_net(dl, **kwargs))
-    res = self._ordinary(self._best_net(branch))
-    return self._distil(res, epochs, lr, **kwargs) if how == 'distil' else res
+    if how == 'best': return self._ordinary(self._best_net(branch))
+    return self._distil(self._ordinary(one_network(self.model, branch or _student_of(self.model))), epochs, lr, **kwargs)
 
 # %% ../nbs/75_deploy.ipynb #750e9789
 @patch

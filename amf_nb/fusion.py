@@ -187,12 +187,13 @@ def combine(self:AMFModel,
     mean_N_F = _weigh(parts['features'], weights_N_K)
     return _weigh(torch.stack([b.head(mean_N_F) for b in self.branches], 1), weights_N_K)
 
-# %% ../nbs/50_fusion.ipynb #509462bb
+# %% ../nbs/50_fusion.ipynb #89b09075
 @patch
 def forward(self:AMFModel,
     x:torch.Tensor, # images (N, C_in, H, W)
 ) -> torch.Tensor: # (N, C)
     "The fused prediction, as logits; the parts stay in `last`. In evaluation a `routing` rule leaves branches out."
+    if isinstance(x, torch.Tensor): x = x.as_subclass(torch.Tensor) # fastai's own types cost time in every operation
     self.last = self.parts(x) if self.training or self.routing is None else self.routed_parts(x)
     return self.combine(self.last, self.last['weights'])
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from amf_nb.bench import _data, _lookup, _silent
 from amf_nb.core import amf_learner
+from amf_nb.deploy import _student_of
 from amf_nb.fusion import nll
 from amf_nb.learner import calibration_error
 
@@ -35,7 +36,7 @@ def run(seed, budgets=(0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.5)):
     for how in ('best', 'distil'):
         one = learn.collapse(how, **(dict(epochs=EPOCHS) if how == 'distil' else {}))
         z, _ = one.get_preds(dl=test, act=lambda o: o)
-        rows[how] = score(z.as_subclass(type(y)), y) | dict(cost=learn.parity(one, dl=test).cost['one network'], branch=learn.best_branch)
+        rows[how] = score(z.as_subclass(type(y)), y) | dict(cost=learn.parity(one, dl=test).cost['one network'], branch=learn.best_branch if how == 'best' else _student_of(learn.model))
     return dict(seed=seed, epochs=EPOCHS, seconds=round(time.perf_counter() - start, 1), rows=rows, curve=curve.to_dict('records'))
 
 
