@@ -61,11 +61,11 @@ def _pieces(model, x):
 # %% ../nbs/65_cost.ipynb #3a33e985
 def _trains(module): return any(p.requires_grad for p in module.parameters())
 
-# %% ../nbs/65_cost.ipynb #053831ff
-def _price(owner, module, x, first):
-    "Predicted cost of a training step, in multiply-adds: 1 forward, 1 for the weights, 1 for the input."
-    if owner == 'policy' or not _trains(module): return macs(module, x)
-    return macs(module, x) * (2 if first else 3)
+# %% ../nbs/65_cost.ipynb #e115caa5
+def _passes(owner, module, first):
+    "How often a training step does the multiply-adds of `module`: forward, for the weights, for the input."
+    if owner == 'policy' or not _trains(module): return 1
+    return 2 if first else 3
 
 # %% ../nbs/65_cost.ipynb #cf6c98d2
 def _clock(f, repeats):
@@ -85,7 +85,7 @@ def _step(owner, module, x, first):
     module, x = copy.deepcopy(module).train(), x.clone().requires_grad_(not first)
     return lambda: module(x).sum().backward()
 
-# %% ../nbs/65_cost.ipynb #b63bd135
+# %% ../nbs/65_cost.ipynb #3aca509f
 @patch
 def plan(self:AMFLearner,
     x:torch.Tensor=None, # images (N, C_in, H, W); None takes a batch of the validation set
@@ -95,10 +95,10 @@ def plan(self:AMFLearner,
     x = self.dls.valid.one_batch()[0].as_subclass(torch.Tensor) if x is None else x
     model, rows, seen = self.model.to(x.device).eval(), [], set()
     for owner, depth, users, m, i in _pieces(model, x):
-        first, n = owner not in seen, sum(p.numel() for p in m.parameters())
+        first, n, mmacs = owner not in seen, sum(p.numel() for p in m.parameters()), macs(m, i[:1]) / 1e6
         if _trains(m): seen.add(owner)
         ms = _clock(_step(owner, m, i, first), repeats) * 1e3 if repeats else np.nan
-        rows.append((owner, depth, ', '.join(users), n, owner != 'policy' and _trains(m), macs(m, i[:1]) / 1e6, _price(owner, m, i[:1], first), ms))
+        rows.append((owner, depth, ', '.join(users), n, owner != 'policy' and _trains(m), mmacs, mmacs * _passes(owner, m, first), ms))
     df = pd.DataFrame(rows, columns=['owner', 'depth', 'users', 'parameters', 'trained', 'mmacs', 'predicted', 'ms'])
     return df.assign(predicted=df.predicted / df.predicted.sum() * 100, measured=df.ms / df.ms.sum() * 100)
 
@@ -248,7 +248,7 @@ def _stored(path, fill, mb):
     finally: shutil.rmtree(part, ignore_errors=True)
     return _open(path)
 
-# %% ../nbs/65_cost.ipynb #a8c001ee
+# %% ../nbs/65_cost.ipynb #5c56f234
 class FeatureDL(DataLoader):
     "Batches of a `FeatureStore` in place of those of `source`."
     n_inp = 1
@@ -270,7 +270,9 @@ class FeatureDL(DataLoader):
     def create_batches(self, samps):
         for i in self.chunkify(samps): yield self.store.batch(i, (self.starts[i] + self.epoch) % self.store.views)
 
-    def new(self, *args, **kwargs): return FeatureDL(self.store, self.source, self.idxs, self.seed)
+    def new(self, dataset=None, **kwargs):
+        if dataset is not None: raise ValueError('`dataset` is not what was stored: leave the `feature_cache` block first, or take a part by `at_positions`')
+        return FeatureDL(self.store, self.source, self.idxs, self.seed)
 
     def at_positions(self, idxs): return FeatureDL(self.store, self.source, idxs, self.seed)
 
