@@ -6,7 +6,7 @@
 __all__ = ['make_parser', 'panel_text', 'policy_text', 'train_run', 'predict_table', 'predict_files', 'amf_train', 'amf_predict',
            'bench_run', 'bench_show', 'bench_speed', 'amf_bench']
 
-# %% ../nbs/95_cli.ipynb #a39f93f6
+# %% ../nbs/95_cli.ipynb #aa9b27f4
 import argparse
 import contextlib
 import inspect
@@ -15,8 +15,7 @@ import resource
 import shlex
 import shutil
 import sys
-import tempfile
-import time
+import warnings
 from glob import glob
 from pathlib import Path
 
@@ -24,13 +23,17 @@ import matplotlib
 import pandas as pd
 import torch
 from fastai.data.transforms import get_image_files
+from fastai.torch_core import num_distrib, rank_distrib
 from fastcore.docments import docments
 
-from .bench import PRESETS, _frame, _run_all, _versions, bench_table, cell_key, plot_bench, preset_cells, read_bench
+from .bench import PRESETS, _frame, _lock, _run_all, _versions, bench_table, cell_key, plot_bench, preset_cells, read_bench
 from .data import check_images, image_dls, sample_dls
 from .deploy import load_amf
+from .devices import by_first, share_of_batch, whole_group
+from .guard import BranchGuard
 from .interpret import plot_class_weights, plot_curves, plot_leaning
 from .learner import amf_learner
+from .resume import Checkpoints
 from .speed import SECTIONS, plot_speed, run_speed, speed_table
 
 # %% ../nbs/95_cli.ipynb #04a6b113
@@ -50,15 +53,44 @@ def make_parser(
         else: p.add_argument(f'--{name}', type=kind, default=default, help=text, metavar=kind.__name__.upper())
     return p
 
-# %% ../nbs/95_cli.ipynb #51470a3a
+# %% ../nbs/95_cli.ipynb #ecc93717
+def _unfinished(out): return out.with_name(f'{out.name}.unfinished')
+
 def _run_folder(out, stem):
     "The folder for a run: `out` if it is free, else an error; without `out` the next free `runs/STEM`."
     if out is None:
         tries = (Path('runs') / f'{stem}{f"-{i}" if i > 1 else ""}' for i in range(1, 10_000))
-        return next(p for p in tries if not p.exists())
+        return next(p for p in tries if not p.exists() and not _unfinished(p).exists())
     if Path(out).exists() and (not Path(out).is_dir() or any(Path(out).iterdir())):
         raise FileExistsError(f'`out`={str(out)!r} exists and is not empty: give another folder, or delete it first')
+    if _unfinished(Path(out)).exists():
+        raise FileExistsError(f'`out`={str(out)!r} was begun and not finished: go on with `amf_train --resume {out}`, or delete {_unfinished(Path(out))}')
     return Path(out)
+
+# %% ../nbs/95_cli.ipynb #4a39e72f
+def _command(args):
+    "The command line that repeats a run with the arguments `args`."
+    given = [f'--{k}' if v is True else f'--{k} {shlex.quote(str(v))}' for k, v in args.items() if v not in (None, False, '') and k not in ('folder', 'out')]
+    return ' '.join(['amf_train', *([shlex.quote(str(args['folder']))] if args['folder'] else []), *given])
+
+def _begin(args):
+    "Make the folder of an unfinished run, with its settings; returns the name it will have."
+    out = _run_folder(args['out'], 'sample' if args['folder'] is None else Path(args['folder']).resolve().name)
+    _unfinished(out).mkdir(parents=True)
+    whole = {k: str(Path(v).resolve()) if v and k in ('folder', 'weights') else v for k, v in args.items()} # to go on from anywhere
+    (_unfinished(out) / 'config.json').write_text(json.dumps(dict(command=_command(args), args=whole, versions=_versions()), indent=1))
+    return out
+
+# %% ../nbs/95_cli.ipynb #712f1af7
+@contextlib.contextmanager
+def _tidy(out):
+    "If the block fails, delete an unfinished run that has no checkpoint, and say how to go on with one that has."
+    try: yield
+    except BaseException:
+        if not rank_distrib():
+            if any(_unfinished(out).glob('checkpoints/epoch-*')): print(f'what was trained is kept: `amf_train --resume {shlex.quote(str(out))}` goes on', file=sys.stderr)
+            else: shutil.rmtree(_unfinished(out), ignore_errors=True)
+        raise
 
 # %% ../nbs/95_cli.ipynb #bd34087b
 def panel_text(
@@ -90,35 +122,29 @@ def _figures(learn, folder):
     for name, ax in (('learning_curves', plot_curves(learn)), ('weights_by_class', plot_class_weights(learn)), ('leaning', plot_leaning(learn))):
         _save_figure(getattr(ax, 'figure', None) or ax.flat[0].figure, folder / f'{name}.png', 100)
 
-# %% ../nbs/95_cli.ipynb #46669e3d
-def _write_run(learn, folder, args, seconds):
-    "Model, tables, figures and settings of a run into `folder`; returns the control panel and the verdict on the policy."
+# %% ../nbs/95_cli.ipynb #80444010
+def _write_run(learn, folder, seconds):
+    "Model, tables and figures of a run into `folder`; returns the control panel and the verdict on the policy."
     parts = learn.gather_parts()
     panel, table = learn.control_panel(parts=parts), learn.compare(parts=parts)
     verdict = learn.verdict(table=table) if learn.policy_fit else 'There is no policy to judge.'
     learn.save_amf(folder / 'model')
     panel.to_csv(folder / 'control_panel.csv', index_label='rule')
     history = [dict(zip(learn.recorder.metric_names[1:-1], map(float, r))) for r in learn.recorder.values]
-    metrics = dict(panel=panel.to_dict('index'), policy_fit=learn.policy_fit, compare=table.to_dict('index'), verdict=verdict, seconds=round(seconds, 1), history=history,
+    metrics = dict(panel=panel.to_dict('index'), policy_fit=learn.policy_fit, compare=table.to_dict('index'), verdict=verdict, faults=learn.faults, seconds=round(seconds, 1), history=history,
                    peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
                    images=dict(train=len(learn.dls.train_ds), valid=len(learn.dls.valid_ds)))
     (folder / 'metrics.json').write_text(json.dumps(metrics, indent=1))
-    given = [f'--{k}' if v is True else f'--{k} {shlex.quote(str(v))}' for k, v in args.items() if v not in (None, False, '') and k not in ('folder', 'out')]
-    command = ' '.join(['amf_train', *([shlex.quote(str(args['folder']))] if args['folder'] else []), *given])
-    (folder / 'config.json').write_text(json.dumps(dict(command=command, args=args, versions=_versions()), indent=1))
     _figures(learn, folder)
     return panel, verdict
 
-# %% ../nbs/95_cli.ipynb #10f722cc
-def _finish(learn, out, args, seconds):
-    "Write the run beside `out`, rename it there, and print what it found."
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', suffix='.part', dir=out.parent))
-    try:
-        panel, verdict = _write_run(learn, part, args, seconds)
-        part.chmod(0o755)
-        part.rename(out)
-    finally: shutil.rmtree(part, ignore_errors=True)
+# %% ../nbs/95_cli.ipynb #10c3b6f0
+def _finish(learn, out, seconds):
+    "Write what the run found, give it its name, and print it."
+    folder = _unfinished(out)
+    panel, verdict = _write_run(learn, folder, seconds)
+    folder.rename(out)
+    shutil.rmtree(out / 'checkpoints')
     print(f'\n{panel_text(panel)}\n\n{verdict}\n{policy_text(learn.policy_fit)}\nTrained in {seconds:.0f} s. Model, tables and figures are in {out}')
     return out
 
@@ -129,14 +155,34 @@ def _dls_for(folder, size, bs, seed, csv, label_delim, valid, valid_pct, skip_ba
     kw = dict(csv=csv or None, label_delim=label_delim or None, valid=valid or None, valid_pct=valid_pct, skip_bad=skip_bad)
     return image_dls(folder, size=size or 224, bs=bs, seed=seed, **kw)
 
-# %% ../nbs/95_cli.ipynb #39c4d2be
+# %% ../nbs/95_cli.ipynb #4a4f1606
+def _learner_for(folder, arch, strategies, size, bs, lr, seed, policy, fusion, weights, scratch, csv, label_delim, valid, valid_pct, skip_bad, on_fault, **_):
+    "The learner that the options ask for."
+    dls = _dls_for(folder, size, share_of_batch(bs), seed, csv, label_delim, valid, valid_pct, skip_bad)
+    names = [s.strip() for s in strategies.split(',') if s.strip()] or None
+    policy = None if policy == 'none' or (names and len(names) == 1) else policy
+    learn = amf_learner(dls, arch, names, policy, fusion, pretrained=not scratch, weights=weights, seed=seed, lr=lr)
+    return learn.remove_cb(BranchGuard).add_cb(BranchGuard(on_fault))
+
+# %% ../nbs/95_cli.ipynb #0d3a97b1
+def _train(out, args):
+    "Train the run `out` from its start or its newest checkpoint, and finish it."
+    learn, views = _learner_for(**args), args['views']
+    sizes = f'{len(learn.dls.train_ds):,} training and {len(learn.dls.valid_ds):,} validation images, {len(learn.dls.vocab)} classes'
+    if not rank_distrib(): print(f'{sizes}; branches: {", ".join(learn.model.names)}')
+    saver = Checkpoints(_unfinished(out) / 'checkpoints', resume=True)
+    with learn.feature_cache(views) if views else contextlib.nullcontext(), learn.distrib_ctx() if num_distrib() > 1 else contextlib.nullcontext():
+        learn.fine_tune(args['epochs'], cbs=saver)
+    return out if rank_distrib() else _finish(learn, out, saver.elapsed())
+
+# %% ../nbs/95_cli.ipynb #f1d40d93
 def train_run(
     folder=None, # folder of images, one folder for each class; none: the shipped sample of Fashion-MNIST
     arch:str='tf_efficientnet_lite0', # timm name, or torchvision/NAME
     strategies:str='', # names with commas between; none: the default three
     epochs:int=10, # passes over the training images
     size:int=0, # side of the images in pixels; 0: 64 for the sample, 224 for a folder
-    bs:int=64, # images a batch
+    bs:int=64, # images a batch, of all processes together
     lr:float=5e-3, # learning rate of the heads
     seed:int=42, # of everything random
     out:str=None, # folder for the run; none: the next free one under runs/
@@ -150,20 +196,30 @@ def train_run(
     valid_pct:float=0.2, # share of each class to validate on if there is no such split
     skip_bad:bool=False, # leave out images that cannot be read
     views:int=0, # train from this many stored versions of each image, so that frozen stages run once; 0: run them in every epoch
+    on_fault:str='drop', # what to do with a branch that diverges: drop, restart or stop
+    resume:str=None, # an interrupted run to go on with, from its last whole epoch; everything else is as it was
 ) -> Path: # the run's folder
     "Fine-tune an image classifier several ways at once, fuse them, and leave model, tables and figures in a folder."
     args = {k: str(v) if isinstance(v, Path) else v for k, v in locals().items()}
-    out = _run_folder(out, 'sample' if folder is None else Path(folder).resolve().name)
     if epochs < 1: raise ValueError(f'`epochs`={epochs}: give at least 1')
-    dls = _dls_for(folder, size, bs, seed, csv, label_delim, valid, valid_pct, skip_bad)
-    names = [s.strip() for s in strategies.split(',') if s.strip()] or None
-    policy = None if policy == 'none' or (names and len(names) == 1) else policy
-    learn = amf_learner(dls, arch, names, policy, fusion, pretrained=not scratch, weights=weights, seed=seed, lr=lr)
-    print(f'{len(dls.train_ds):,} training and {len(dls.valid_ds):,} validation images, {len(dls.vocab)} classes; branches: {", ".join(learn.model.names)}')
-    start = time.perf_counter()
-    with learn.feature_cache(views) if views else contextlib.nullcontext(): learn.fine_tune(epochs)
-    seconds = time.perf_counter() - start
-    return _finish(learn, out, args, seconds)
+    with whole_group():
+        if resume: out, args = by_first(_resumed, resume, args)
+        else: out = by_first(_begin, args)
+        with contextlib.nullcontext(True) if rank_distrib() else _lock(_unfinished(out) / 'checkpoints/lock', wait=False) as mine:
+            if not mine: raise ValueError(f'`resume`={str(resume)!r} is being trained by another process: wait for it')
+            with _tidy(out): return _train(out, args)
+
+# %% ../nbs/95_cli.ipynb #9af98a96
+def _resumed(run, args):
+    "(name, arguments) of the unfinished run `run`; `args` must say nothing else."
+    out, plain = Path(str(run).removesuffix('.unfinished')), {k: p.default for k, p in inspect.signature(train_run).parameters.items()}
+    if odd := [k for k, v in args.items() if k != 'resume' and v != plain[k]]: raise ValueError(f'`resume` takes everything else from the run itself: leave out {", ".join(odd)}')
+    if (out / 'metrics.json').is_file(): raise ValueError(f'`resume`={str(run)!r} is finished: there is nothing to go on with')
+    file = _unfinished(out) / 'config.json'
+    if not file.is_file(): raise FileNotFoundError(f'`resume`={str(run)!r} is no run that was interrupted: there is no {file}')
+    config = json.loads(file.read_text())
+    if (now := _versions()) != config['versions']: warnings.warn(f'{run} was begun with {config["versions"]}, this is {now}: the result may differ in the last digits')
+    return out, config['args']
 
 # %% ../nbs/95_cli.ipynb #94977ebc
 def _expand(images):
@@ -208,13 +264,13 @@ def predict_files(
     if csv: res.to_csv(csv, index=False)
     return res
 
-# %% ../nbs/95_cli.ipynb #503509d2
-def _run(parser, func, argv, lost='nothing was saved'):
+# %% ../nbs/95_cli.ipynb #e78f551a
+def _run(parser, func, argv, lost=''):
     "Call `func` with the parsed `argv`; errors that name their remedy are printed without a trace."
     args = vars(parser.parse_args(argv))
     try: return func(**args)
-    except (ValueError, OSError) as e: parser.exit(2, f'{parser.prog}: {e}\n')
-    except KeyboardInterrupt: parser.exit(130, f'{parser.prog}: interrupted; {lost}\n')
+    except (ValueError, OSError, ImportError, FloatingPointError) as e: parser.exit(2, f'{parser.prog}: {e}\n')
+    except KeyboardInterrupt: parser.exit(130, f'{parser.prog}: interrupted{lost}\n')
 
 # %% ../nbs/95_cli.ipynb #4ac46240
 def amf_train(
@@ -315,11 +371,11 @@ def _bench_parser():
         q.set_defaults(func=func)
     return p
 
-# %% ../nbs/95_cli.ipynb #b317bb41
+# %% ../nbs/95_cli.ipynb #f50d9760
 def amf_bench(
     argv=None, # command line; None takes the process's
 ):
     "The command `amf_bench`: see `bench_run`, `bench_show` and `bench_speed`."
     matplotlib.use('Agg')
     call = lambda func, **kwargs: func(**kwargs)
-    sys.exit(_run(_bench_parser(), call, argv, lost='what was finished is kept'))
+    sys.exit(_run(_bench_parser(), call, argv, lost='; what was finished is kept'))

@@ -116,7 +116,7 @@ def shrink_static(
     s, *_ = _proven({s: score(equal.expand(len(z), K)) - score(weights_from_scores(a, s)) for s in strengths})
     return equal if s is None else (s * fit(slice(None))).softmax(0)
 
-# %% ../nbs/50_fusion.ipynb #87e92b68
+# %% ../nbs/50_fusion.ipynb #7c77799c
 class AMFModel(nn.Module):
     "Trunk, branches and policy: images (N, C_in, H, W) to fused logits (N, C)."
     def __init__(self,
@@ -129,7 +129,7 @@ class AMFModel(nn.Module):
         super().__init__()
         self.trunk, self.branches, self.policy = trunk, nn.ModuleList(branches), policy
         if policy is not None and policy.source == 'image': trunk.keep.add(0)
-        self.fusion, self.multilabel, self.last, self.routing = fusion, multilabel, None, None
+        self.fusion, self.multilabel, self.last, self.routing, self.dropped = fusion, multilabel, None, None, set()
         self.register_buffer('strength', torch.tensor(1.))
         self.register_buffer('static_K', torch.full((len(branches),), 1 / len(branches)))
         if fusion != 'features': fuse(torch.zeros(1, 1, 2), torch.ones(1, 1), fusion)      # refuses unknown names now
@@ -162,7 +162,17 @@ def weigh(self:AMFModel,
     if self.policy is None or K == 1: return torch.full((n, K), 1 / K, device=self.strength.device)
     return weights_from_scores(self.policy(inputs).float(), self.strength, self.static_K)
 
-# %% ../nbs/50_fusion.ipynb #b34930bb
+# %% ../nbs/50_fusion.ipynb #89cc9723
+@patch
+def mask(self:AMFModel,
+    parts:dict, # from `parts`
+) -> dict: # the same without anything of the branches in `dropped`
+    "Zeros in place of what dropped branches say, whatever they say."
+    gone = torch.tensor(sorted(self.dropped), device=self.strength.device)
+    res = {k: v.index_fill(1, gone, 0) if k in ('logits', 'features', 'weights') else v for k, v in parts.items()}
+    return dict(res, weights=res['weights'] / res['weights'].sum(1, keepdim=True))
+
+# %% ../nbs/50_fusion.ipynb #fa285070
 @patch
 def parts(self:AMFModel,
     x:torch.Tensor, # images (N, C_in, H, W)
@@ -173,7 +183,7 @@ def parts(self:AMFModel,
     inputs, n = self.policy_inputs(acts), len(feats[0])
     res = dict(logits=torch.stack([b.head(f) for b, f in zip(self.branches, feats)], 1), inputs=inputs, weights=self.weigh(inputs, n))
     if self.fusion == 'features': res['features'] = torch.stack(feats, 1)
-    return res
+    return self.mask(res) if self.dropped else res
 
 # %% ../nbs/50_fusion.ipynb #a51d03f2
 @patch
