@@ -186,15 +186,17 @@ class GatherParts(Callback):
         self.targets += [y.detach().cpu() for y in self.yb[:1]]
         self.n_classes = self.learn.pred.shape[1]
 
-# %% ../nbs/60_learner.ipynb #1b754af4
+# %% ../nbs/60_learner.ipynb #40390ad1
 @patch
 @contextmanager
 def keep_history(self:AMFLearner):
     "Within the `with` block, whatever is predicted leaves the recorder's history of the last fit alone."
-    kept = {k: v for k, v in vars(getattr(self, 'recorder', self)).items() if k in ('lrs', 'iters', 'losses', 'values')}
+    rec = getattr(self, 'recorder', None)
+    kept = {k: v for k, v in vars(rec or self).items() if k in ('lrs', 'iters', 'losses', 'values', 'log')}
+    if rec: rec.log = L() # what is predicted before the first epoch has no row yet
     try: yield
     finally:
-        if hasattr(self, 'recorder'): vars(self.recorder).update(kept)
+        if rec: vars(rec).update(kept)
 
 # %% ../nbs/60_learner.ipynb #5f4ce7ed
 def _everywhere(dl, rows):
