@@ -6,7 +6,7 @@
 __all__ = ['branch_colors', 'AMFInterpretation', 'PolicyLog', 'plot_curves', 'class_weights', 'plot_class_weights', 'leaning',
            'plot_leaning', 'paired_test', 'save_parts']
 
-# %% ../nbs/70_interpret.ipynb #e7e4d327
+# %% ../nbs/70_interpret.ipynb #23e8bea7
 import copy
 import json
 import os
@@ -27,6 +27,7 @@ from scipy import stats
 from .fusion import entropy_weights, fit_policy, fuse, nll
 from .learner import AMFLearner, _best_branch, _panel_row
 from .policy import weights_from_scores
+from .strategies import list_strategies
 
 # %% ../nbs/70_interpret.ipynb #23741edd
 _okabe_ito = ('#0072B2', '#E69F00', '#009E73', '#CC79A7', '#56B4E9', '#D55E00', '#F0E442', '#999999')
@@ -195,13 +196,18 @@ def _log(self:AMFInterpretation):
     if not self.about.get('log'): raise ValueError('there is no record by epoch and branch: train with `learn.fine_tune(epochs, cbs=PolicyLog())`')
     return pd.DataFrame(self.about['log'])
 
-# %% ../nbs/70_interpret.ipynb #82947d73
+# %% ../nbs/70_interpret.ipynb #b8038fb1
+def _epochs(ax):
+    "Whole numbers under an axis of epochs."
+    ax.set_xlabel('epoch')
+    ax.xaxis.get_major_locator().set_params(integer=True)
+
 def _by_epoch(ax, log, names, column, **style):
     "Lines of `column` over epochs, one for each branch."
     for n, c in branch_colors(names).items():
         rows = log[log.branch == n]
         ax.plot(rows.epoch, rows[column], color=c, marker='o', ms=3, **(dict(label=n) | style))
-    ax.set_xlabel('epoch')
+    _epochs(ax)
 
 # %% ../nbs/70_interpret.ipynb #6ae29fc7
 @patch
@@ -216,7 +222,7 @@ def plot_branch_curves(self:AMFInterpretation) -> np.ndarray: # two matplotlib a
     axs[1].legend(frameon=False)
     return axs
 
-# %% ../nbs/70_interpret.ipynb #f26e9b2d
+# %% ../nbs/70_interpret.ipynb #300105dd
 @patch
 def plot_epochs(self:AMFInterpretation) -> np.ndarray: # two matplotlib axes
     "Mean weight of each branch by epoch, and the entropy of the weights."
@@ -227,19 +233,21 @@ def plot_epochs(self:AMFInterpretation) -> np.ndarray: # two matplotlib axes
     h = log.groupby('epoch').entropy.first()
     axs[1].plot(h.index, h, 'o-', color='black', ms=3)
     axs[1].axhline(np.log(len(self.names)), color='grey', ls='--', lw=1)
-    axs[1].set(title='entropy of the weights; dashed: all equal', xlabel='epoch', ylabel='nats', ylim=(0, 1.08 * np.log(max(len(self.names), 2))))
+    _epochs(axs[1])
+    axs[1].set(title='entropy of the weights; dashed: all equal', ylabel='nats', ylim=(0, 1.08 * np.log(max(len(self.names), 2))))
     return axs
 
-# %% ../nbs/70_interpret.ipynb #53b9a456
+# %% ../nbs/70_interpret.ipynb #e9c8b5f6
 def _draw_curves(names, rows, released):
     "Losses and the first metric by epoch on two axes."
     fig, axs = plt.subplots(1, 2, figsize=(8, 2.8), constrained_layout=True)
     epochs, rows = np.arange(1, len(rows) + 1), np.asarray(rows)
     for i, label in ((0, 'training'), (1, 'validation')): axs[0].plot(epochs, rows[:, i], 'o-', ms=3, label=label, color=('grey', 'black')[i])
     if rows.shape[1] > 2: axs[1].plot(epochs, rows[:, 2], 'o-', ms=3, color='black')
-    axs[0].set(title='loss of the fused prediction', xlabel='epoch', ylabel='nats')
+    axs[0].set(title='loss of the fused prediction', ylabel='nats')
     axs[0].legend(frameon=False)
-    axs[1].set(title=f'{names[2] if len(names) > 2 else ""}, validation', xlabel='epoch')
+    axs[1].set(title=f'{names[2] if len(names) > 2 else ""}, validation')
+    for ax in axs: _epochs(ax)
     if released and released < len(rows): [ax.axvline(released + 0.5, color='grey', ls=':') for ax in axs]
     return axs
 
@@ -375,7 +383,7 @@ def _draw_picture(self:AMFInterpretation, ax, i, title):
     else: ax.imshow(img)
     ax.set_title('\n'.join(map(_short, title)), fontsize=8)
 
-# %% ../nbs/70_interpret.ipynb #3a917edd
+# %% ../nbs/70_interpret.ipynb #ed7824bf
 @patch
 def _rows_of_pictures(self:AMFInterpretation,
     rows, # dict from a label to positions
@@ -389,6 +397,7 @@ def _rows_of_pictures(self:AMFInterpretation,
     for ax in axs.flat: ax.set(xticks=[], yticks=[], frame_on=False)
     for row, (label, positions) in zip(axs, rows.items()):
         row[0].set_ylabel(label, color=(colors or {}).get(label, 'black'))
+        if not len(positions): row[0].text(0.5, 0.5, 'none', ha='center', va='center', color='grey')
         for ax, i in zip(row, positions): self._draw_picture(ax, int(i), title(label, int(i)))
     return axs
 
@@ -428,12 +437,14 @@ def _place(weights_N_3):
     "Points (N, 2) in the triangle with the corners (0, 0), (1, 0) and (1/2, 3**0.5 / 2)."
     return weights_N_3 @ np.array([[0, 0], [1, 0], [0.5, 0.75 ** 0.5]])
 
-# %% ../nbs/70_interpret.ipynb #6328fe3b
+# %% ../nbs/70_interpret.ipynb #601d65f9
+def _alpha(n): return float(np.clip(8 / n ** 0.5, 0.2, 0.8)) # of a dot among n
+
 def _ternary(ax, w, names, c):
     "Weights of three branches in a triangle."
     xy, corner = _place(w), _place(np.eye(3))
     ax.plot(*corner[[0, 1, 2, 0]].T, color='grey', lw=1)
-    ax.scatter(*xy.T, s=12, c=[list(c.values())[k] for k in w.argmax(1)], alpha=float(np.clip(8 / len(w) ** 0.5, 0.2, 0.8)), lw=0)
+    ax.scatter(*xy.T, s=12, c=[list(c.values())[k] for k in w.argmax(1)], alpha=_alpha(len(w)), lw=0)
     ax.plot(*corner.mean(0), '+', color='black', ms=12)
     for (x, y), n, ha, va in zip(corner, names, ('right', 'left', 'center'), ('top', 'top', 'bottom')):
         ax.text(x, y + (-0.02 if va == 'top' else 0.02), n, color=c[n], ha=ha, va=va, fontsize=11)
@@ -485,13 +496,19 @@ def knows(self:AMFInterpretation) -> pd.DataFrame: # one row a branch: rho, low,
     rows = [(*_spearman(w, l), w.mean()) for w, l in zip(self.weights.T.numpy(), rel.T.numpy())]
     return pd.DataFrame(rows, self.names, ['rho', 'low', 'high', 'weight'])
 
-# %% ../nbs/70_interpret.ipynb #cf460a98
-def _binned(x, y, bins=6):
-    "Mean of x, mean of y and half its 95% interval in `bins` groups of equal size along x."
-    parts = [i for i in np.array_split(np.argsort(x, kind='stable'), bins) if len(i) > 1]
-    return np.array([(x[i].mean(), y[i].mean(), 1.96 * stats.sem(y[i])) for i in parts]).T
+# %% ../nbs/70_interpret.ipynb #7d8fe3d1
+def _median(y):
+    "Median of `y` with a 95% interval from its order statistics, whatever the distribution."
+    y = np.sort(y)
+    j = max(int(stats.binom.ppf(0.025, len(y), 0.5)), 1)
+    return np.median(y), y[j - 1], y[-j]
 
-# %% ../nbs/70_interpret.ipynb #d5818d96
+def _binned(x, y, bins=6):
+    "Median of x, and median of y with its interval, in `bins` groups of equal size along x; (4, bins)."
+    parts = [i for i in np.array_split(np.argsort(x, kind='stable'), bins) if len(i)]
+    return np.array([(np.median(x[i]), *_median(y[i])) for i in parts]).T
+
+# %% ../nbs/70_interpret.ipynb #6b507f7e
 @patch
 def plot_knows(self:AMFInterpretation) -> np.ndarray: # K matplotlib axes
     "Weight against relative loss, one panel a branch."
@@ -500,8 +517,10 @@ def plot_knows(self:AMFInterpretation) -> np.ndarray: # K matplotlib axes
     fig, axs = plt.subplots(-(-K // cols), cols, figsize=(8, 2.7 * -(-K // cols) + 0.2), squeeze=False, sharey=True, constrained_layout=True)
     for ax in axs.flat[K:]: ax.axis('off')
     for k, (ax, (n, c)) in enumerate(zip(axs.flat, branch_colors(self.names).items())):
-        ax.scatter(self.weights[:, k], rel[:, k], s=8, color=c, alpha=0.25, lw=0)
-        if not self.off: ax.errorbar(*_binned(self.weights[:, k].numpy(), rel[:, k]), fmt='o-', color='black', ms=4, lw=1.5, capsize=2)
+        ax.scatter(self.weights[:, k], rel[:, k], s=9, color=c, alpha=_alpha(len(rel)), lw=0)
+        if not self.off:
+            x, y, low, high = _binned(self.weights[:, k].numpy(), rel[:, k])
+            ax.errorbar(x, y, (y - low, high - y), fmt='o-', color='black', ms=4, lw=1.5, capsize=2)
         ax.axhline(0, color='grey', ls='--', lw=1)
         ax.set(title=n if self.off else f'{n}: rank correlation {table.rho[n]:+.2f}', xlabel='weight', ylim=np.quantile(rel, (0.01, 0.99)) * 1.1)
         ax.title.set_fontsize(10)
@@ -821,18 +840,27 @@ def _say_learning(self:AMFInterpretation):
     return (f'More images or epochs: at the end {who} has a loss of {train[-1]:.2f} on training images (with augmentation and dropout) and of {valid[-1]:.2f} on validation images, '
             f'where it was {valid[-2]:.2f} an epoch before. {_MEANS[kind]} This is inferred from the curves of one run.')
 
-# %% ../nbs/70_interpret.ipynb #882a5e6c
+# %% ../nbs/70_interpret.ipynb #30db2de0
+@patch
+def _again(self:AMFInterpretation, more=()):
+    "The call that makes this learner anew, with `more` strategies."
+    if self.about.get('arch') is None: return None
+    known = {*self.names} <= {*list_strategies()}
+    ours = ', '.join(map(repr, self.names)) if known else '*(b.strategy for b in learn.model.branches)'
+    return f"amf_learner(dls, {self.about['arch']!r}, [{', '.join([ours, *map(repr, more)])}])"
+
+# %% ../nbs/70_interpret.ipynb #efa0e97a
 @patch
 def _next(self:AMFInterpretation):
     "The line of code to run next, and why."
-    names, epochs, arch = self.names, len((self.about.get('curves') or dict(rows=[0] * 5))['rows']), self.about.get('arch')
-    make = lambda more=(): f'amf_learner(dls, {arch!r}, {[*names, *more]})'
+    epochs, again = len((self.about.get('curves') or dict(rows=[0] * 5))['rows']), self._again()
     depth, kind = self._depth(), self._learning()
-    if len(names) > 1 and _sign(self._fusing()) < 1: return "one = learn.collapse('best')", 'one branch does as well as all of them'
-    if arch is None: return 'one = learn.collapse()' if len(names) == 1 else 'learn.fit_policy(dl)  # dl: images that no branch trained on', 'these branches were trained elsewhere'
-    if kind == 'short': return f'longer = {make()}; longer.fine_tune({2 * epochs})', 'training was short'
-    if depth and _sign(depth[2]) > 0 and max(self.about['freedom']) < 0.99: return f"deeper = {make(['standard'])}; deeper.fine_tune({epochs})", 'unfreezing more paid'
-    if kind == 'remembers': return f'half = {make()}; half.fine_tune({epochs}, holdout=0.5, release=1)', 'to see what half of the images (at most 2,000) are worth'
+    if len(self.names) == 1: return ("more = amf_learner(dls); more.fine_tune(5)" if again is None else f"more = amf_learner(dls, {self.about['arch']!r}); more.fine_tune({epochs})"), 'one setting says nothing of others'
+    if _sign(self._fusing()) < 1: return f"one = learn.collapse('best', branch={self.best!r})", 'one branch does as well as all of them'
+    if again is None: return 'learn.fit_policy(dl)  # dl: images that no branch trained on', 'these branches were trained elsewhere'
+    if kind == 'short': return f'longer = {again}; longer.fine_tune({2 * epochs})', 'training was short'
+    if depth and _sign(depth[2]) > 0 and max(self.about['freedom']) < 0.99: return f"deeper = {self._again(['standard'])}; deeper.fine_tune({epochs})", 'unfreezing more paid'
+    if kind == 'remembers': return f'half = {again}; half.fine_tune({epochs}, holdout=0.5, release=1)', 'to see what half of the images (at most 2,000) are worth'
     return 'one = learn.collapse()', 'one network in place of all branches'
 
 # %% ../nbs/70_interpret.ipynb #ccff47d2
