@@ -6,7 +6,7 @@
 __all__ = ['make_parser', 'panel_text', 'policy_text', 'train_run', 'predict_table', 'predict_files', 'amf_train', 'amf_predict',
            'bench_run', 'bench_show', 'bench_speed', 'amf_bench']
 
-# %% ../nbs/95_cli.ipynb #aa9b27f4
+# %% ../nbs/95_cli.ipynb #233d53a2
 import argparse
 import contextlib
 import inspect
@@ -31,8 +31,9 @@ from .data import check_images, image_dls, sample_dls
 from .deploy import load_amf
 from .devices import by_first, share_of_batch, whole_group
 from .guard import BranchGuard
-from .interpret import plot_class_weights, plot_curves, plot_leaning
+from .interpret import AMFInterpretation, PolicyLog, save_parts
 from .learner import amf_learner
+from .report import write_report
 from .resume import Checkpoints
 from .speed import SECTIONS, plot_speed, run_speed, speed_table
 
@@ -116,18 +117,18 @@ def _save_figure(fig, file, dpi):
     fig.savefig(file, dpi=dpi)
     matplotlib.pyplot.close(fig)
 
-# %% ../nbs/95_cli.ipynb #ce98821e
-def _figures(learn, folder):
+# %% ../nbs/95_cli.ipynb #df45f644
+def _figures(interp, folder):
     "Write the run's figures as PNG files into `folder`."
-    for name, ax in (('learning_curves', plot_curves(learn)), ('weights_by_class', plot_class_weights(learn)), ('leaning', plot_leaning(learn))):
+    for name, ax in (('learning_curves', interp.plot_curves()), ('weights_by_class', interp.plot_class_weights()), ('leaning', interp.plot_corners())):
         _save_figure(getattr(ax, 'figure', None) or ax.flat[0].figure, folder / f'{name}.png', 100)
 
-# %% ../nbs/95_cli.ipynb #80444010
+# %% ../nbs/95_cli.ipynb #f90c2872
 def _write_run(learn, folder, seconds):
     "Model, tables and figures of a run into `folder`; returns the control panel and the verdict on the policy."
-    parts = learn.gather_parts()
-    panel, table = learn.control_panel(parts=parts), learn.compare(parts=parts)
-    verdict = learn.verdict(table=table) if learn.policy_fit else 'There is no policy to judge.'
+    interp = AMFInterpretation.from_learner(learn)
+    panel, table = interp.panel(), interp.compare()
+    verdict = interp.verdict() if learn.policy_fit else 'There is no policy to judge.'
     learn.save_amf(folder / 'model')
     panel.to_csv(folder / 'control_panel.csv', index_label='rule')
     history = [dict(zip(learn.recorder.metric_names[1:-1], map(float, r))) for r in learn.recorder.values]
@@ -135,17 +136,21 @@ def _write_run(learn, folder, seconds):
                    peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
                    images=dict(train=len(learn.dls.train_ds), valid=len(learn.dls.valid_ds)))
     (folder / 'metrics.json').write_text(json.dumps(metrics, indent=1))
-    _figures(learn, folder)
+    _figures(interp, folder)
+    save_parts(interp, folder)
     return panel, verdict
 
-# %% ../nbs/95_cli.ipynb #10c3b6f0
-def _finish(learn, out, seconds):
-    "Write what the run found, give it its name, and print it."
+# %% ../nbs/95_cli.ipynb #7b982144
+def _finish(learn, out, seconds, report=True):
+    "Write what the run found, give it its name, print it, and make its report."
     folder = _unfinished(out)
     panel, verdict = _write_run(learn, folder, seconds)
     folder.rename(out)
     shutil.rmtree(out / 'checkpoints')
     print(f'\n{panel_text(panel)}\n\n{verdict}\n{policy_text(learn.policy_fit)}\nTrained in {seconds:.0f} s. Model, tables and figures are in {out}')
+    if report:
+        try: print(f'Open {write_report(out)} to look at it')
+        except (ImportError, RuntimeError) as e: print(f'no report: {e}; then run `amf_report {shlex.quote(str(out))}`', file=sys.stderr)
     return out
 
 # %% ../nbs/95_cli.ipynb #2f7b7ec4
@@ -164,7 +169,7 @@ def _learner_for(folder, arch, strategies, size, bs, lr, seed, policy, fusion, w
     learn = amf_learner(dls, arch, names, policy, fusion, pretrained=not scratch, weights=weights, seed=seed, lr=lr)
     return learn.remove_cb(BranchGuard).add_cb(BranchGuard(on_fault))
 
-# %% ../nbs/95_cli.ipynb #0d3a97b1
+# %% ../nbs/95_cli.ipynb #c528c134
 def _train(out, args):
     "Train the run `out` from its start or its newest checkpoint, and finish it."
     learn, views = _learner_for(**args), args['views']
@@ -172,10 +177,10 @@ def _train(out, args):
     if not rank_distrib(): print(f'{sizes}; branches: {", ".join(learn.model.names)}')
     saver = Checkpoints(_unfinished(out) / 'checkpoints', resume=True)
     with learn.feature_cache(views) if views else contextlib.nullcontext(), learn.distrib_ctx() if num_distrib() > 1 else contextlib.nullcontext():
-        learn.fine_tune(args['epochs'], cbs=saver)
-    return out if rank_distrib() else _finish(learn, out, saver.elapsed())
+        learn.fine_tune(args['epochs'], cbs=[PolicyLog(), saver])
+    return out if rank_distrib() else _finish(learn, out, saver.elapsed(), not args['no_report'])
 
-# %% ../nbs/95_cli.ipynb #f1d40d93
+# %% ../nbs/95_cli.ipynb #5ea9dcd7
 def train_run(
     folder=None, # folder of images, one folder for each class; none: the shipped sample of Fashion-MNIST
     arch:str='tf_efficientnet_lite0', # timm name, or torchvision/NAME
@@ -196,6 +201,7 @@ def train_run(
     valid_pct:float=0.2, # share of each class to validate on if there is no such split
     skip_bad:bool=False, # leave out images that cannot be read
     views:int=0, # train from this many stored versions of each image, so that frozen stages run once; 0: run them in every epoch
+    no_report:bool=False, # leave report.html out
     on_fault:str='drop', # what to do with a branch that diverges: drop, restart or stop
     resume:str=None, # an interrupted run to go on with, from its last whole epoch; everything else is as it was
 ) -> Path: # the run's folder

@@ -9,11 +9,12 @@ __all__ = ['Backbone', 'create_backbone', 'stage_table', 'branch_soup', 'deep_en
            'read_bench', 'read_groups', 'read_predictions', 'register_data', 'register_method', 'run_bench', 'Branch',
            'Trunk', 'create_branch', 'FeatureDL', 'FeatureStore', 'fold_bn', 'plot_plan', 'aircraft_dls', 'array_dls',
            'cars_dls', 'check_images', 'cifar10_dls', 'dtd_dls', 'fashion_mnist_dls', 'image_dls', 'load_image',
-           'paper_dls', 'sample_dls', 'sample_path', 'load_amf', 'to_exported', 'to_onnx', 'AMFModel',
-           'create_amf_model', 'entropy_weights', 'fit_static', 'fuse', 'paired_test', 'AMFLearner', 'amf_learner',
-           'branch_learner', 'fuse_learners', 'CNNPolicy', 'ModulePolicy', 'TrunkPolicy', 'create_policy', 'plot_speed',
-           'read_speed', 'run_speed', 'speed_ratios', 'speed_table', 'speed_targets', 'Strategy', 'default_strategies',
-           'get_strategy', 'list_strategies', 'register_strategy', 'resolve_strategies']
+           'paper_dls', 'sample_dls', 'sample_path', 'load_amf', 'to_exported', 'to_onnx', 'explore', 'AMFModel',
+           'create_amf_model', 'entropy_weights', 'fit_static', 'fuse', 'BranchGuard', 'AMFInterpretation', 'PolicyLog',
+           'paired_test', 'AMFLearner', 'amf_learner', 'branch_learner', 'fuse_learners', 'CNNPolicy', 'ModulePolicy',
+           'TrunkPolicy', 'create_policy', 'write_report', 'Checkpoints', 'plot_speed', 'read_speed', 'run_speed',
+           'speed_ratios', 'speed_table', 'speed_targets', 'Strategy', 'default_strategies', 'get_strategy',
+           'list_strategies', 'register_strategy', 'resolve_strategies']
 
 # %% ../nbs/00_core.ipynb #46f66b13
 from .backbones import Backbone, create_backbone, stage_table
@@ -22,28 +23,32 @@ from .baselines import (deep_ensemble, feature_extraction_learner, l2_sp_learner
 from .bench import (array_data, bench_cell, bench_cells, bench_table, BenchData, plot_bench, policy_gain, read_bench, read_groups,
                           read_predictions, register_data, register_method, run_bench)
 
-# %% ../nbs/00_core.ipynb #7b687938
+# %% ../nbs/00_core.ipynb #d3d1a49d
 from .branches import Branch, Trunk, create_branch
 from .cost import FeatureDL, FeatureStore, fold_bn, plot_plan
 from .data import (aircraft_dls, array_dls, cars_dls, check_images, cifar10_dls, dtd_dls, fashion_mnist_dls, image_dls, load_image,
                          paper_dls, sample_dls, sample_path)
 from .deploy import branch_soup, load_amf, to_exported, to_onnx
+from .explore import explore
 
-# %% ../nbs/00_core.ipynb #f56c37f3
+# %% ../nbs/00_core.ipynb #01fff8f7
 from .fusion import AMFModel, create_amf_model, entropy_weights, fit_static, fuse
-from .interpret import paired_test
+from .guard import BranchGuard
+from .interpret import AMFInterpretation, PolicyLog, paired_test
 from .learner import AMFLearner, amf_learner, branch_learner, fuse_learners
 from .policy import CNNPolicy, ModulePolicy, TrunkPolicy, create_policy
+from .report import write_report
+from .resume import Checkpoints
 from .speed import plot_speed, read_speed, run_speed, speed_ratios, speed_table, speed_targets
 from .strategies import Strategy, default_strategies, get_strategy, list_strategies, register_strategy, resolve_strategies
 
-# %% ../nbs/00_core.ipynb #6d9a9f7e
+# %% ../nbs/00_core.ipynb #d9a40570
 _all_ = ['Backbone', 'create_backbone', 'stage_table', 'branch_soup', 'deep_ensemble', 'feature_extraction_learner', 'l2_sp_learner',
          'SpotTune', 'SpotTuneLearner', 'spottune_learner', 'standard_learner', 'tune_lr', 'array_data', 'bench_cell', 'bench_cells',
          'bench_table', 'BenchData', 'plot_bench', 'policy_gain', 'read_bench', 'read_groups', 'read_predictions', 'register_data',
          'register_method', 'run_bench', 'Branch', 'Trunk', 'create_branch', 'FeatureDL', 'FeatureStore', 'fold_bn', 'plot_plan', 'aircraft_dls', 'array_dls', 'cars_dls', 'check_images',
          'cifar10_dls', 'dtd_dls', 'fashion_mnist_dls', 'image_dls', 'load_image', 'paper_dls', 'sample_dls', 'sample_path', 'load_amf',
-         'to_exported', 'to_onnx', 'AMFModel', 'create_amf_model', 'entropy_weights', 'fit_static', 'fuse', 'paired_test', 'AMFLearner',
-         'amf_learner', 'branch_learner', 'fuse_learners', 'CNNPolicy', 'ModulePolicy', 'TrunkPolicy', 'create_policy',
+         'to_exported', 'to_onnx', 'explore', 'AMFModel', 'create_amf_model', 'entropy_weights', 'fit_static', 'fuse', 'BranchGuard', 'AMFInterpretation', 'PolicyLog', 'paired_test', 'AMFLearner',
+         'amf_learner', 'branch_learner', 'fuse_learners', 'CNNPolicy', 'ModulePolicy', 'TrunkPolicy', 'create_policy', 'write_report', 'Checkpoints',
          'plot_speed', 'read_speed', 'run_speed', 'speed_ratios', 'speed_table', 'speed_targets', 'Strategy',
          'default_strategies', 'get_strategy', 'list_strategies', 'register_strategy', 'resolve_strategies']

@@ -45,7 +45,7 @@ def _hits(fused_N_C, targets, multilabel):
     if multilabel: return ((fused_N_C > 0) == (targets > 0.5)).double().mean(1).numpy()
     return (fused_N_C.argmax(1) == targets).double().numpy()
 
-# %% ../nbs/70_interpret.ipynb #29cca470
+# %% ../nbs/70_interpret.ipynb #abce892a
 class AMFInterpretation:
     "What branches, policy and fusion rules say of N labelled images."
     def __init__(self,
@@ -57,7 +57,8 @@ class AMFInterpretation:
         combine=None, # function from weights (N, K) to fused logits (N, C); None calls `fuse`
         image=None, # function from a position to a picture
     ):
-        self.logits, self.weights, self.targets = (parts[k].detach().float().cpu() if k != 'targets' else parts[k].cpu() for k in ('logits', 'weights', 'targets'))
+        self.logits, self.weights = (parts[k].detach().float().cpu() for k in ('logits', 'weights'))
+        self.targets = parts['targets'].cpu()
         self.names, self.vocab, self.about = list(names), [str(v) for v in vocab], about or {}
         self.multilabel, self.best_branch = self.about.get('multilabel', False), self.about.get('best_branch')
         self._combine, self._image, self.learn, self.path = combine, image, None, None
@@ -156,7 +157,7 @@ class _Sums:
 
     def mean(self, key): return (self.sums[key] / self.n).numpy() if self.n else float('nan')
 
-# %% ../nbs/70_interpret.ipynb #5f4f3fce
+# %% ../nbs/70_interpret.ipynb #63ffb3d4
 class PolicyLog(Callback):
     "Keep each branch's weight, losses and accuracy by epoch in `learn.branch_history`; give it to `fit` or `fine_tune` as `cbs`."
     order = MixedPrecision.order + 1
@@ -169,25 +170,33 @@ class PolicyLog(Callback):
         if self.epoch == 0: self.rows = []
 
     def after_loss(self):
-        last, y = self.learn.model.last, self.yb
-        if not y or self.learn.model.routing is not None: return
+        last, y = self.learn.core.last, self.yb
+        if not y or self.learn.core.routing is not None: return
         n, z = len(y[0]), last['logits'].detach().float()
         loss = torch.stack([self.learn.loss_func(o, *y).detach() for o in z.unbind(1)])
         if self.training: return self.seen[True].add(n, loss=loss * n)
-        multi = self.learn.model.multilabel
+        multi = self.learn.core.multilabel
         hits = torch.stack([torch.tensor(_hits(o, y[0].cpu(), multi).sum()) for o in z.cpu().unbind(1)])
         w = last['weights'].detach()
         self.seen[False].add(n, loss=loss * n, hits=hits, weight=w.sum(0), entropy=torch.special.entr(w).sum())
 
-# %% ../nbs/70_interpret.ipynb #7f8cc93c
+# %% ../nbs/70_interpret.ipynb #a204345f
 @patch
 def after_epoch(self:PolicyLog):
     "One row for each branch, if this was an epoch of training."
     if not self.fitting: return
     train, valid = self.seen[True], self.seen[False]
-    cols = dict(weight=valid.mean('weight'), entropy=valid.mean('entropy'), train_loss=train.mean('loss'), valid_loss=valid.mean('loss'), accuracy=valid.mean('hits'))
-    self.rows.append(pd.DataFrame(dict(epoch=self.epoch + 1, branch=self.learn.model.names) | cols))
+    cols = dict(weight=valid.mean('weight'), entropy=valid.mean('entropy'), train_loss=train.mean('loss'), valid_loss=valid.mean('loss'),
+                accuracy=valid.mean('hits'))
+    self.rows.append(pd.DataFrame(dict(epoch=self.epoch + 1, branch=self.learn.core.names) | cols))
     self.learn.branch_history = pd.concat(self.rows, ignore_index=True)
+
+# %% ../nbs/70_interpret.ipynb #4b4b7854
+@patch
+def state_dict(self:PolicyLog): return dict(rows=[r.to_dict('list') for r in self.rows])
+
+@patch
+def load_state_dict(self:PolicyLog, state): self.rows = [pd.DataFrame(r) for r in state['rows']]
 
 # %% ../nbs/70_interpret.ipynb #6f9c02ca
 @patch
@@ -437,22 +446,22 @@ def _place(weights_N_3):
     "Points (N, 2) in the triangle with the corners (0, 0), (1, 0) and (1/2, 3**0.5 / 2)."
     return weights_N_3 @ np.array([[0, 0], [1, 0], [0.5, 0.75 ** 0.5]])
 
-# %% ../nbs/70_interpret.ipynb #601d65f9
+# %% ../nbs/70_interpret.ipynb #15ec07ea
 def _alpha(n): return float(np.clip(8 / n ** 0.5, 0.2, 0.8)) # of a dot among n
 
 def _ternary(ax, w, names, c):
     "Weights of three branches in a triangle."
     xy, corner = _place(w), _place(np.eye(3))
     ax.plot(*corner[[0, 1, 2, 0]].T, color='grey', lw=1)
-    ax.scatter(*xy.T, s=12, c=[list(c.values())[k] for k in w.argmax(1)], alpha=_alpha(len(w)), lw=0)
+    ax.scatter(*xy.T, s=12 if np.ptp(w, 0).max() > 1e-6 else 60, c=[list(c.values())[k] for k in w.argmax(1)], alpha=_alpha(len(w)), lw=0)
     ax.plot(*corner.mean(0), '+', color='black', ms=12)
     for (x, y), n, ha, va in zip(corner, names, ('right', 'left', 'center'), ('top', 'top', 'bottom')):
         ax.text(x, y + (-0.02 if va == 'top' else 0.02), n, color=c[n], ha=ha, va=va, fontsize=11)
     ax.set(aspect='equal', xlim=(-0.35, 1.35), ylim=(-0.1, 1))
     ax.axis('off')
 
-# %% ../nbs/70_interpret.ipynb #92ff3321
-def _parallel(ax, w, names, c, most=300):
+# %% ../nbs/70_interpret.ipynb #12e1424d
+def _parallel(ax, w, names, c, most=200):
     "Weights of any number of branches, one line an image."
     some = np.linspace(0, len(w) - 1, min(most, len(w))).astype(int)
     for row in w[some]: ax.plot(range(len(names)), row, color=c[names[row.argmax()]], alpha=0.25, lw=0.8)
@@ -621,20 +630,21 @@ def reliability(self:AMFInterpretation,
 # %% ../nbs/70_interpret.ipynb #44304500
 def _gap(table): return (table.n * (table.confidence - table.accuracy).abs()).sum() / table.n.sum()
 
-# %% ../nbs/70_interpret.ipynb #6ffcfc3e
+# %% ../nbs/70_interpret.ipynb #8e0a53fb
 @patch
 def plot_reliability(self:AMFInterpretation,
     bins:int=10, # equally wide bins of confidence
 ) -> plt.Axes: # the axes
     "Reliability diagram of the fused model and of every branch."
-    fig, ax = plt.subplots(figsize=(6.5, 4), constrained_layout=True)
+    (fig, ax), few = plt.subplots(figsize=(6.5, 4), constrained_layout=True), max(1, min(10, len(self.targets) // 20))
     ax.plot([0, 1], [0, 1], color='grey', ls='--', lw=1)
     for n, c in (branch_colors(self.names) | dict(policy='black')).items():
         t = self.reliability(n, bins)
-        ax.plot(t.confidence, t.accuracy, 'o-', ms=4, color=c, lw=2 if n == 'policy' else 1, label=f'{"fused" if n == "policy" else n}, gap {100 * _gap(t):.1f}%')
+        gap, t = _gap(t), t[t.n >= few]
+        ax.plot(t.confidence, t.accuracy, 'o-', ms=4, color=c, lw=2 if n == 'policy' else 1, label=f'{"fused" if n == "policy" else n}, gap {100 * gap:.1f}%')
         if n == 'policy': ax.errorbar(t.confidence, t.accuracy, (t.accuracy - t.low, t.high - t.accuracy), fmt='none', color=c, lw=1, capsize=2)
     what = ('probability of a label', 'share of labels that hold') if self.multilabel else ('confidence', 'share that is right')
-    ax.set(xlabel=what[0], ylabel=what[1], xlim=(0, 1), ylim=(0, 1), title='Below the line: too sure of itself')
+    ax.set(xlabel=what[0], ylabel=what[1], xlim=(0, 1), ylim=(0, 1), title=f'Below the line: too sure of itself. Bins of {few} images or more')
     ax.title.set_fontsize(10)
     ax.legend(loc='center left', bbox_to_anchor=(1, 0.5), frameon=False)
     return ax
@@ -756,16 +766,17 @@ def plot_panel(self:AMFInterpretation) -> plt.Axes: # the axes
     ax.invert_yaxis()
     return ax
 
-# %% ../nbs/70_interpret.ipynb #64aa9745
+# %% ../nbs/70_interpret.ipynb #025cdfb9
 @patch
 def _say_setting(self:AMFInterpretation):
     "Which branch to take if it must be one."
     b, t = self.best, self.panel()
     how = 'chosen on held-out training images' if self.best_branch else 'chosen on the very images that score it, as none were held out, so the number flatters'
-    text = f'One setting: `{b}`, {how}. It is right on {100 * t.accuracy[b]:.1f}% of {len(self.targets):,} images (95% {100 * t.low[b]:.1f} to {100 * t.high[b]:.1f}).'
+    low, mid, high = 100 * t.loc[b, ['low', 'accuracy', 'high']]
+    text = f'One setting: `{b}`, {how}. It is right on {mid:.1f}% of {len(self.targets):,} images (95% {low:.1f} to {high:.1f}).'
     other = t.accuracy[[n for n in self.names if n != b]] if len(self.names) > 1 else []
-    if len(other) and other.max() > t.accuracy[b]: text += f' `{other.idxmax()}` does better here ({100 * other.max():.1f}%), but to take it for that reason would be to choose on the test.'
-    return text
+    if not len(other) or other.max() <= t.accuracy[b]: return text
+    return text + f' `{other.idxmax()}` does better here ({100 * other.max():.1f}%), but to take it for that reason would be to choose on the test.'
 
 # %% ../nbs/70_interpret.ipynb #29d04738
 def _sign(test): return 1 if test['low'] > 0 else -1 if test['high'] < 0 else 0
@@ -794,17 +805,18 @@ def _depth(self:AMFInterpretation):
     most, least = (self.names[pick(range(len(free)), key=free.__getitem__)] for pick in (max, min))
     return most, least, paired_test(self.hits[most], self.hits[least])
 
-# %% ../nbs/70_interpret.ipynb #b47182ea
+# %% ../nbs/70_interpret.ipynb #caf1716c
 @patch
 def _say_depth(self:AMFInterpretation):
     "What the branches say of unfreezing more."
     if self._depth() is None: return 'Unfreezing: the branches train the same share of the network, so they say nothing about depth.'
     most, least, t = self._depth()
     share = dict(zip(self.names, self.about['freedom']))
-    text = f'Unfreezing: `{most}` trains {100 * share[most]:.0f}% of the network, `{least}` {100 * share[least]:.0f}%; the first against the second: {_points(pd.Series(t))}. '
-    if _sign(t) > 0: return text + ('More pays here' + (', and a branch that trains still more is worth trying.' if share[most] < 0.99 else '; everything is unfrozen already.'))
-    if _sign(t) < 0: return text + 'With these images and this much training, freezing more was better.'
-    return text + 'These images cannot tell them apart.'
+    text = f'Unfreezing: `{most}` trains {100 * share[most]:.0f}% of the network, `{least}` {100 * share[least]:.0f}%; ' \
+           f'the first against the second: {_points(pd.Series(t))}. '
+    more = 'and a branch that trains still more is worth trying' if share[most] < 0.99 else 'and everything is unfrozen already'
+    return text + {1: f'More pays here, {more}.', -1: 'With these images and this much training, freezing more was better.',
+                   0: 'These images cannot tell them apart.'}[_sign(t)] + ' The two may differ in other ways too, such as learning rates and image size.'
 
 # %% ../nbs/70_interpret.ipynb #ef7b7d05
 @patch
@@ -827,9 +839,11 @@ def _learning(self:AMFInterpretation):
     falls = (valid[-2] - valid[-1]) / valid[-2]
     return 'remembers' if valid[-1] > 1.5 * train[-1] else 'short' if falls > 0.03 or valid[-1] < 1.1 * train[-1] else 'between'
 
-# %% ../nbs/70_interpret.ipynb #db6e3320
-_MEANS = dict(remembers='It remembers its training images; more images, or more varied ones, are likelier to help than more training.',
-              short='Training was short; more epochs are likelier to help than more images.', between='Neither more images nor more epochs stand out as the remedy.')
+# %% ../nbs/70_interpret.ipynb #193be28c
+_MEANS = dict(
+    remembers='It remembers its training images; more images, or more varied ones, are likelier to help than more training.',
+    short='Training was short; more epochs are likelier to help than more images.',
+    between='Neither more images nor more epochs stand out as the remedy.')
 
 @patch
 def _say_learning(self:AMFInterpretation):
@@ -837,8 +851,9 @@ def _say_learning(self:AMFInterpretation):
     kind = self._learning()
     if kind is None: return 'More images or epochs: there is no record of two epochs or more to infer it from.'
     who, train, valid = self._last_losses()
-    return (f'More images or epochs: at the end {who} has a loss of {train[-1]:.2f} on training images (with augmentation and dropout) and of {valid[-1]:.2f} on validation images, '
-            f'where it was {valid[-2]:.2f} an epoch before. {_MEANS[kind]} This is inferred from the curves of one run.')
+    return (f'More images or epochs: at the end {who} has a loss of {train[-1]:.2f} on training images (with augmentation and dropout) '
+            f'and of {valid[-1]:.2f} on validation images, where it was {valid[-2]:.2f} an epoch before. {_MEANS[kind]} '
+            'This is inferred from the curves of one run.')
 
 # %% ../nbs/70_interpret.ipynb #30db2de0
 @patch
@@ -849,18 +864,22 @@ def _again(self:AMFInterpretation, more=()):
     ours = ', '.join(map(repr, self.names)) if known else '*(b.strategy for b in learn.model.branches)'
     return f"amf_learner(dls, {self.about['arch']!r}, [{', '.join([ours, *map(repr, more)])}])"
 
-# %% ../nbs/70_interpret.ipynb #efa0e97a
+# %% ../nbs/70_interpret.ipynb #c3a61ccd
 @patch
 def _next(self:AMFInterpretation):
     "The line of code to run next, and why."
     epochs, again = len((self.about.get('curves') or dict(rows=[0] * 5))['rows']), self._again()
     depth, kind = self._depth(), self._learning()
-    if len(self.names) == 1: return ("more = amf_learner(dls); more.fine_tune(5)" if again is None else f"more = amf_learner(dls, {self.about['arch']!r}); more.fine_tune({epochs})"), 'one setting says nothing of others'
+    if len(self.names) == 1:
+        arch = '' if again is None else f", {self.about['arch']!r}"
+        return f'more = amf_learner(dls{arch}); more.fine_tune({epochs})', 'one setting says nothing of others'
     if _sign(self._fusing()) < 1: return f"one = learn.collapse('best', branch={self.best!r})", 'one branch does as well as all of them'
     if again is None: return 'learn.fit_policy(dl)  # dl: images that no branch trained on', 'these branches were trained elsewhere'
     if kind == 'short': return f'longer = {again}; longer.fine_tune({2 * epochs})', 'training was short'
-    if depth and _sign(depth[2]) > 0 and max(self.about['freedom']) < 0.99: return f"deeper = {self._again(['standard'])}; deeper.fine_tune({epochs})", 'unfreezing more paid'
-    if kind == 'remembers': return f'half = {again}; half.fine_tune({epochs}, holdout=0.5, release=1)', 'to see what half of the images (at most 2,000) are worth'
+    if depth and _sign(depth[2]) > 0 and max(self.about['freedom']) < 0.99:
+        return f"deeper = {self._again(['standard'])}; deeper.fine_tune({epochs})", 'unfreezing more paid'
+    if kind == 'remembers':
+        return f'half = {again}; half.fine_tune({epochs}, holdout=0.5, release=1)', 'half of the images, at most 2,000, show by what they cost what more would bring'
     return 'one = learn.collapse()', 'one network in place of all branches'
 
 # %% ../nbs/70_interpret.ipynb #ccff47d2
@@ -920,7 +939,7 @@ def save_parts(
         for p in parts: p.unlink(missing_ok=True)
     return Path(folder)
 
-# %% ../nbs/70_interpret.ipynb #3ac49739
+# %% ../nbs/70_interpret.ipynb #4b74ad7e
 def _read_parts(folder):
     "Arrays and description from the folder of a run; errors say which file is damaged."
     arrays, info = (Path(folder) / n for n in _PARTS)
@@ -929,7 +948,8 @@ def _read_parts(folder):
                                                     '`save_parts(AMFInterpretation.from_learner(learn), folder)`')
     try: t, c = load_file(arrays), json.loads(info.read_text())
     except (SafetensorError, ValueError) as e: raise ValueError(f'{arrays} or {info.name} is damaged ({str(e)[:200]}): write them again by `save_parts`') from e
-    if c.get('version') != _VERSION: raise ValueError(f'{info} has version {c.get("version")!r}, this is amf_nb for version {_VERSION}: write it again by `save_parts`')
+    if c.get('version') != _VERSION: raise ValueError(f'{info} has version {c.get("version")!r}, this is amf_nb for version {_VERSION}: '
+                                                      'write it again by `save_parts`')
     return t, c
 
 # %% ../nbs/70_interpret.ipynb #a468a593

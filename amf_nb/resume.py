@@ -217,20 +217,30 @@ class Checkpoints(Callback):
         "The checkpoints there are, oldest first."
         return sorted(f for f in self.folder.glob('epoch-*.safetensors') if re.fullmatch(r'epoch-\d{4,}-[0-9a-f]{16}', f.stem))
 
-# %% ../nbs/62_resume.ipynb #50cec15c
+# %% ../nbs/62_resume.ipynb #f1dd107a
 @patch
 def newest(self:Checkpoints) -> dict: # the state after the epoch `epoch`; None without a checkpoint
     "The newest whole checkpoint; a warning names damaged ones."
-    files = self.files()
+    files, damaged = self.files(), []
     for f in files[::-1]:
-        try:
-            state = _read(f)
-            held = state['held'] and _read(self.folder / state['held'])
-            return dict(state, held=held, held_file=state['held'])
-        except ValueError as e: warnings.warn(f'{e}; trying the one before it')
+        try: state = _read(f)
+        except ValueError as e:
+            warnings.warn(f'{e}; trying the one before it')
+            damaged.append(f)
+            continue
+        for g in damaged: g.unlink(missing_ok=True) # it must not count as one of those to keep
+        return state
     if files: raise ValueError(f'none of the {len(files)} checkpoints in {self.folder} is whole: delete the folder and start afresh')
 
-# %% ../nbs/62_resume.ipynb #e3297e27
+# %% ../nbs/62_resume.ipynb #db3827ca
+def _of_all(o):
+    "`o` of every process."
+    if num_distrib() <= 1: return [o]
+    res = [None] * num_distrib()
+    torch.distributed.all_gather_object(res, o)
+    return res
+
+# %% ../nbs/62_resume.ipynb #72cc2e05
 @patch
 def before_fit(self:Checkpoints):
     "Refuse a folder in use, or go on from it."
@@ -242,9 +252,11 @@ def before_fit(self:Checkpoints):
     self.folder.mkdir(parents=True, exist_ok=True)
     if not rank_distrib(): [f.unlink(missing_ok=True) for f in self.folder.glob('.*.part')] # of a process that was killed
     self.identity, self.began, self.stored, self.stored_as = fit_identity(self.learn), time.perf_counter(), None, None
-    if self.resume and (state := self.newest()): self._go_on(state)
+    state = self.newest() if self.resume else None
+    _of_all(0) # nobody writes before everybody has read
+    if state: self._go_on(state)
 
-# %% ../nbs/62_resume.ipynb #8608f8b8
+# %% ../nbs/62_resume.ipynb #a53e84f5
 @patch
 def _go_on(self:Checkpoints, state):
     "Continue the fit from `state`."
@@ -252,19 +264,11 @@ def _go_on(self:Checkpoints, state):
     odd = [f'{k}: {then.get(k)} there, {v} here' for k, v in now.items() if then.get(k) != v]
     if odd: raise ValueError(f'`folder`={str(self.folder)!r} is of another fit ({"; ".join(odd)}): call the same fit, or give another folder')
     _set_state(self.learn, state)
-    self.learn.held = self.stored = state['held']
-    self.stored_as, self.seconds = state['held_file'], state['seconds']
+    self.learn.held = self.stored = state['held'] and _read(self.folder / state['held'])
+    self.stored_as, self.seconds = state['held'], state['seconds']
     _set_random(self.learn, state['random'][rank_distrib()])
     self.learn.first_epoch = state['epoch']
     if bar := getattr(getattr(self.learn, 'progress', None), 'mbar', None): bar.update(0) # it has to see a beginning
-
-# %% ../nbs/62_resume.ipynb #db3827ca
-def _of_all(o):
-    "`o` of every process."
-    if num_distrib() <= 1: return [o]
-    res = [None] * num_distrib()
-    torch.distributed.all_gather_object(res, o)
-    return res
 
 # %% ../nbs/62_resume.ipynb #d8e721ce
 @patch

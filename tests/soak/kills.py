@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-OPTIONS = '--arch test_resnet --scratch --epochs 6 --size 32 --bs 8 --lr 0.01 --seed 1'.split()
+OPTIONS = '--arch test_resnet --scratch --epochs 6 --size 32 --bs 8 --lr 0.01 --seed 1 --no_report'.split()
 ENV = dict(os.environ, OMP_NUM_THREADS='1')
 
 
