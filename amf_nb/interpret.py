@@ -157,11 +157,11 @@ class _Sums:
 
     def mean(self, key): return (self.sums[key] / self.n).numpy() if self.n else float('nan')
 
-# %% ../nbs/70_interpret.ipynb #63ffb3d4
+# %% ../nbs/70_interpret.ipynb #64bb09b0
 class PolicyLog(Callback):
     "Keep each branch's weight, losses and accuracy by epoch in `learn.branch_history`; give it to `fit` or `fine_tune` as `cbs`."
     order = MixedPrecision.order + 1
-    def __init__(self): self.rows = []
+    def __init__(self): self.rows, self.seen, self.fitting = [], {True: _Sums(), False: _Sums()}, False
 
     def before_epoch(self): self.seen, self.fitting = {True: _Sums(), False: _Sums()}, False
 
