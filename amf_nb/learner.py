@@ -112,7 +112,7 @@ class AMFLearner(Learner):
         first, self.first_epoch = self.first_epoch, 0
         for self.epoch in range(first, self.n_epoch): self._with_events(self._do_epoch, 'epoch', CancelEpochException)
 
-# %% ../nbs/60_learner.ipynb #3694adb3
+# %% ../nbs/60_learner.ipynb #8f420a9f
 @patch
 def freeze_to(self:AMFLearner,
     n:int, # depths to freeze, from the image up; negative counts from the head
@@ -121,7 +121,7 @@ def freeze_to(self:AMFLearner,
     if self.opt is None: self.create_opt()
     depths = [g['depth'] for g in amf_groups(self.model)]
     levels = sorted(set(depths), reverse=True)
-    first = levels[n] if n < len(levels) else -1
+    first = levels[max(n, -len(levels))] if n < len(levels) else -1
     self.opt.freeze_to(sum(d > first for d in depths))
     self.opt.clear_state()
 
@@ -268,7 +268,7 @@ def _static_of(model, z, y):
     res[alive] = shrink_static(z[:, alive], y, 'log_probs' if model.fusion == 'features' else model.fusion, model.multilabel)
     return res
 
-# %% ../nbs/60_learner.ipynb #ffdc831f
+# %% ../nbs/60_learner.ipynb #e0a4460a
 @patch
 def fit_policy(self:AMFLearner,
     dl, # a `DataLoader` of labelled images that the branches did not train on
@@ -288,7 +288,7 @@ def fit_policy(self:AMFLearner,
     self.policy_fit = fit_policy(m.policy, parts['inputs'], z, y, m.fusion, m.multilabel, static_K=static_K, **kwargs)
     self.policy_fit |= dict(images=len(y), static=dict(zip(m.names, static_K.tolist())), best_branch=self.best_branch)
     m.strength.fill_(self.policy_fit['strength'])
-    m.policy.to(dev)
+    m.policy.to(dev).zero_grad() # or the optimiser of the branches would go on with what this fit has left
     return self.policy_fit
 
 # %% ../nbs/60_learner.ipynb #ad06a9eb

@@ -51,7 +51,7 @@ def kill_once(p, work, rng, seconds):
     "Kill `p` somewhere in its run, or while it writes; returns how, or None if it was done before."
     while not (work / 'checkpoints').exists() and p.poll() is None: time.sleep(0.005)
     if rng.random() < 0.4:
-        how, nth = 'writing', rng.randint(1, 5)
+        how, nth = 'writing', rng.randint(1, 4)
         while p.poll() is None and nth:
             if any(work.glob('checkpoints/.*.part')):
                 nth -= 1
@@ -59,7 +59,7 @@ def kill_once(p, work, rng, seconds):
                 while any(work.glob('checkpoints/.*.part')) and p.poll() is None: pass
             time.sleep(0.0002)
     else:
-        how, until = 'anywhere', time.perf_counter() + rng.random() * seconds
+        how, until = 'anywhere', time.perf_counter() + 0.7 * rng.random() * seconds
         while p.poll() is None and time.perf_counter() < until: time.sleep(0.002)
     done = p.poll() is not None
     p.send_signal(signal.SIGKILL)
@@ -71,9 +71,14 @@ def case(i, folder, want, seconds, tmp, seed):
     "One run with one to three kills, sometimes with its newest checkpoint cut short."
     rng, out, log = random.Random(f'{seed} {i}'), tmp / f'run{i}', []
     work, args = out.with_name(f'{out.name}.unfinished'), (folder, *OPTIONS, '--out', out)
-    for _ in range(rng.randint(1, 3)):
+    kills = rng.randint(1, 3)
+    while kills:
         how = kill_once(start(*args), work, rng, seconds)
-        if how is None: break
+        if how is None and log: break # a resumed run that got to its end
+        if how is None:
+            shutil.rmtree(out)
+            continue
+        kills -= 1
         log.append(how)
         if not work.exists(): continue # killed before it had begun: the same command again
         args, files = ('--resume', out), sorted(work.glob('checkpoints/epoch-*'))
