@@ -27,8 +27,12 @@ from fastai.torch_core import get_random_states, set_random_states, set_seed
 from fastai.vision.augment import AffineCoordTfm, aug_transforms, Resize, ResizeMethod
 from fastai.vision.core import PILImage
 
-# %% ../nbs/80_data.ipynb #44475c7f
-def _to_8bit(a): return ((np.asarray(a).astype(np.int64).clip(0, 65535) + 128)//257).astype(np.uint8)
+# %% ../nbs/80_data.ipynb #dfae2ef0
+_8bit = ((np.arange(65536) + 128)//257).astype(np.uint8)
+
+def _to_8bit(a):
+    a = np.asarray(a)
+    return _8bit[a if a.dtype==np.uint16 else a.clip(0, 65535).astype(np.uint16)]
 
 # %% ../nbs/80_data.ipynb #5c9e17fa
 def _to_rgb(im, fmt=None):
@@ -60,26 +64,59 @@ def _check_pixels(im):
     n,limit = im.width*im.height, Image.MAX_IMAGE_PIXELS
     if limit and n>limit: raise Image.DecompressionBombError(f"{n} pixels, more than the {limit} that PIL.Image.MAX_IMAGE_PIXELS allows")
 
-# %% ../nbs/80_data.ipynb #256457f6
+# %% ../nbs/80_data.ipynb #ece2b9ba
+def _check_scans(im, most=64):
+    "`ValueError` if the opened image `im` is a JPEG of more than `most` scans."
+    if im.format not in ('JPEG', 'MPO'): return
+    at = im.fp.tell()
+    im.fp.seek(0)
+    n = im.fp.read().count(b'\xff\xda')
+    im.fp.seek(at)
+    if n>most: raise ValueError(f"{n} scans, and a progressive JPEG needs no more than {most}")
+
+# %% ../nbs/80_data.ipynb #4a1af99e
+_never = {'EPS','WMF','FITS','BUFR','GRIB','HDF5','MPEG'}
+
+def _open(src):
+    "The image in `src`, the path or bytes of a file, of which no more than the header has been read."
+    if not isinstance(src, bytes) and os.path.exists(src) and not os.path.isfile(src): raise ValueError('no ordinary file')
+    Image.init()
+    im = Image.open(io.BytesIO(src) if isinstance(src, bytes) else src, formats=[f for f in Image.ID if f not in _never])
+    _check_pixels(im)
+    _check_scans(im)
+    return im
+
+# %% ../nbs/80_data.ipynb #a4c36aa2
+def _reason(e):
+    "What the exception `e` says of a file."
+    return 'not an image that Pillow knows' if isinstance(e, UnidentifiedImageError) else f'{type(e).__name__}: {e}'
+
+# %% ../nbs/80_data.ipynb #46986d5c
+def _decode(src):
+    "The image in `src`, the path or bytes of a file, upright and in RGB; raises what Pillow raises."
+    with _open(src) as im: return PILImage(_to_rgb(ImageOps.exif_transpose(im), im.format))
+
+# %% ../nbs/80_data.ipynb #9aec6d3f
 def load_image(
     src, # A path, the bytes of a file, a NumPy array (H,W) or (H,W,C), a tensor (C,H,W), or a PIL image
 ):
-    "`src` as an upright RGB `PILImage` with 8 bits a channel; of an animation the first frame. Raises what Pillow raises on a damaged file"
+    "`src` as an upright RGB `PILImage` with 8 bits a channel; of an animation the first frame. `ValueError` names a file that cannot be read"
     if isinstance(src, PILImage) and src.mode=='RGB': return src
     if isinstance(src, (np.ndarray,torch.Tensor)): return PILImage(_to_rgb(_from_array(src)))
     if isinstance(src, Image.Image): return PILImage(_to_rgb(ImageOps.exif_transpose(src), src.format))
-    with Image.open(io.BytesIO(src) if isinstance(src, bytes) else src) as im:
-        _check_pixels(im)
-        return PILImage(_to_rgb(ImageOps.exif_transpose(im), im.format))
+    try: return _decode(src)
+    except FileNotFoundError: raise
+    except Exception as e:
+        name = f'an image of {len(src)} bytes' if isinstance(src, bytes) else str(src)
+        raise ValueError(f"{name} cannot be read ({_reason(e)}): repair or delete it, or save it as PNG or JPEG") from e
 
-# %% ../nbs/80_data.ipynb #c2fb718b
+# %% ../nbs/80_data.ipynb #0675d791
 def _fault(path):
     "Why `path` cannot be read, or None"
     try:
         if os.path.getsize(path)==0: return 'empty file'
-        load_image(path)
-    except UnidentifiedImageError: return 'not an image that Pillow knows'
-    except Exception as e: return f'{type(e).__name__}: {e}'
+        _decode(path)
+    except Exception as e: return _reason(e)
 
 # %% ../nbs/80_data.ipynb #246ae122
 def check_images(

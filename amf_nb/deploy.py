@@ -6,20 +6,26 @@
 __all__ = ['VERSION', 'load_amf', 'branch_costs', 'weight_mask', 'renormalise', 'Rescale', 'one_network', 'branch_soup', 'Distil',
            'to_onnx', 'to_exported']
 
-# %% ../nbs/75_deploy.ipynb #f1388e47
+# %% ../nbs/75_deploy.ipynb #f1c3d8e9
 import copy
 import hashlib
 import importlib
 import json
+import math
 import os
+import re
+import reprlib
+import warnings
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import timm
 import torch
 import torch.nn.functional as F
+import torchvision
 from fastai.callback.channelslast import ChannelsLast
 from fastai.callback.core import Callback
 from fastai.callback.progress import ProgressCallback
@@ -40,7 +46,7 @@ from .data import pair_dls
 from .fusion import AMFModel, create_amf_model
 from .learner import AMFLearner, _panel_row, _targets_kind
 from .policy import weights_from_scores
-from .strategies import Strategy
+from .strategies import Strategy, resolve_strategies, strategy_from_json
 
 # %% ../nbs/75_deploy.ipynb #330c57b8
 def _write_aside(path, write):
@@ -51,10 +57,13 @@ def _write_aside(path, write):
         os.replace(part, path)
     finally: part.unlink(missing_ok=True)
 
-# %% ../nbs/75_deploy.ipynb #a4ffe97f
+# %% ../nbs/75_deploy.ipynb #96b668a8
 def _digest(path):
     "The first 16 hexadecimal digits of the SHA-256 of a file."
-    with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()[:16]
+    res = hashlib.sha256()
+    with open(path, 'rb') as f:
+        while data := f.read(2**20): res.update(data)
+    return res.hexdigest()[:16]
 
 # %% ../nbs/75_deploy.ipynb #04de6c27
 def _resize_of(dls):
@@ -75,7 +84,7 @@ def _image_spec(learn):
     stats = None if norm is None else [norm.mean.flatten().tolist(), norm.std.flatten().tolist()]
     return dict(size=size, method=method, stats=stats)
 
-# %% ../nbs/75_deploy.ipynb #89c2cab5
+# %% ../nbs/75_deploy.ipynb #f4ad5cad
 VERSION = 1
 
 def _config_of(learn):
@@ -84,9 +93,107 @@ def _config_of(learn):
     if not isinstance(c.get('arch'), str): raise ValueError('this learner was not made by `amf_learner` from the name of an architecture: use `learn.export()`')
     if not isinstance(c['policy'], (str, type(None))): raise ValueError("a `policy` of your own is code, and code is not saved here: use `learn.export()`")
     c['strategies'] = [asdict(s) for s in c['strategies']]
-    return dict(c, format='amf_nb', version=VERSION, vocab=[str(v) for v in learn.dls.vocab], image=_image_spec(learn), routing=learn.model.routing)
+    c |= dict(format='amf_nb', version=VERSION, vocab=[str(v) for v in learn.dls.vocab], image=_image_spec(learn), routing=learn.model.routing)
+    return json.loads(json.dumps(c))
 
-# %% ../nbs/75_deploy.ipynb #60459ff2
+# %% ../nbs/75_deploy.ipynb #5d59183b
+_parser = getattr(re, '_parser', None) or importlib.import_module('sre_parse') # its name before Python 3.11
+
+def _ways(items):
+    "An upper bound on the ways in which the parsed regular expression `items` matches a text of 100 characters."
+    n = 1
+    for op, arg in items:
+        kind = str(op)
+        if kind.endswith('REPEAT'): n *= sum(min(_ways(arg[2]), 10**6) ** k for k in range(min(arg[0], 100), min(arg[1], 100) + 1))
+        elif kind == 'BRANCH': n *= sum(map(_ways, arg[1]))
+        elif kind == 'GROUPREF_EXISTS': n *= _ways(arg[1]) + _ways(arg[2] or [])
+        elif kind in ('SUBPATTERN', 'ASSERT', 'ASSERT_NOT'): n *= _ways(arg[-1])
+        elif kind == 'ATOMIC_GROUP': n *= _ways(arg)
+    return n
+
+# %% ../nbs/75_deploy.ipynb #de15641f
+def _cost(pattern):
+    "The ways in which the regular expression `pattern` can match; infinitely many for one that is no text, too long or wrong."
+    if not isinstance(pattern, str) or len(pattern) > 200: return math.inf
+    try: return min(_ways(_parser.parse(pattern)), 10**9)
+    except (re.error, OverflowError, RecursionError): return math.inf
+
+# %% ../nbs/75_deploy.ipynb #1b387e0d
+_most = dict(config=4 * 2**20, header=16 * 2**20, branches=64, classes=100_000, channels=64, side=4096, text=1000, ways=2_000_000)
+
+def _strategies_of(items):
+    "The strategies that `items` of a configuration describe; `ValueError` if they describe none."
+    if not isinstance(items, list) or not 1 <= len(items) <= _most['branches']: raise ValueError(f"there have to be 1 to {_most['branches']} of them")
+    if sum(_cost(s['train_only']) for s in items if isinstance(s, dict) and s.get('train_only') not in (None, 'norm', 'bias')) > _most['ways']:
+        raise ValueError('a `train_only` is no regular expression, or one that can take too long to match')
+    try: res = resolve_strategies([strategy_from_json(json.dumps(s)) for s in items])
+    except TypeError as e: raise ValueError(str(e)) from e
+    if not all(_is_text(s.name) for s in res): raise ValueError('a `name` is no short text')
+    return res
+
+# %% ../nbs/75_deploy.ipynb #f6ff28ce
+def _is_text(v):
+    "Is `v` a text of at most 1000 characters that can be written out?"
+    return isinstance(v, str) and len(v) <= _most['text'] and not any('\ud800' <= ch <= '\udfff' for ch in v)
+
+def _is_number(v, lo, hi, kind=(int, float)):
+    "Is `v` a number (True and False are none) from `lo` to `hi`?"
+    return isinstance(v, kind) and not isinstance(v, bool) and lo <= v <= hi
+
+# %% ../nbs/75_deploy.ipynb #618d1d85
+def _is_arch(name):
+    "Is `name` an architecture that can be built on this machine from nothing but the name?"
+    if not _is_text(name) or not re.fullmatch(r'(torchvision/)?\w[\w.]{0,99}', name, re.ASCII): return False
+    tv = torchvision.models
+    return name[12:] in tv.list_models(module=tv) if name.startswith('torchvision/') else timm.is_model(name.partition('.')[0])
+
+# %% ../nbs/75_deploy.ipynb #4dd92510
+def _is_image(v, n_in):
+    "Is `v` what `_image_spec` gives for images of `n_in` channels?"
+    stats = v.get('stats') if isinstance(v, dict) else 0
+    ok = isinstance(v, dict) and set(v) == {'size', 'method', 'stats'} and v['method'] in ('squish', 'crop', 'pad')
+    ok = ok and isinstance(v['size'], list) and len(v['size']) == 2 and all(_is_number(s, 8, _most['side'], int) for s in v['size'])
+    row = lambda r, lo: isinstance(r, list) and len(r) in (1, n_in) and all(_is_number(o, lo, 1e6) for o in r)
+    return ok and (stats is None or isinstance(stats, list) and len(stats) == 2 and row(stats[0], -1e6) and row(stats[1], 1e-6))
+
+# %% ../nbs/75_deploy.ipynb #8d5f63a5
+def _is_rule(rule, K):
+    "Is `rule` None or what `learn.route` gives for K branches?"
+    number = lambda v: isinstance(v, (int, float)) and not isinstance(v, bool)
+    if not isinstance(rule, dict): return rule is None
+    if set(rule) == {'threshold', 'top_k'}: return number(rule['threshold']) and (rule['top_k'] is None or rule['top_k'] in range(1, 10_000))
+    return set(rule) == {'confident', 'order'} and number(rule['confident']) and isinstance(rule['order'], list) and all(type(o) is int for o in rule['order']) and sorted(rule['order']) == list(range(K))
+
+# %% ../nbs/75_deploy.ipynb #8cb14b41
+_fields = dict(
+    arch=(lambda v, c: _is_arch(v), "the name of an architecture that timm or torchvision has here: install the timm that the model was trained with"),
+    policy=(lambda v, c: v in (None, 'trunk', 'cnn'), "'trunk', 'cnn' or null"),
+    fusion=(lambda v, c: v in ('log_probs', 'probs', 'logits', 'features'), "'log_probs', 'probs', 'logits' or 'features'"),
+    multilabel=(lambda v, c: isinstance(v, bool), 'true or false'),
+    n_in=(lambda v, c: _is_number(v, 1, _most['channels'], int), f"a whole number from 1 to {_most['channels']}"),
+    n_out=(lambda v, c: _is_number(v, 1, _most['classes'], int), f"a whole number from 1 to {_most['classes']}"),
+    p=(lambda v, c: _is_number(v, 0, 1), 'from 0 to 1'),
+    vocab=(lambda v, c: isinstance(v, list) and len(v) == c['n_out'] and all(map(_is_text, v)) and len({*v}) == len(v), '`n_out` distinct texts'),
+    image=(lambda v, c: _is_image(v, c['n_in']), 'the `size` [height, width] (8 to 4096), the resize `method` and the `stats` of images'),
+    routing=(lambda v, c: _is_rule(v, len(c['strategies'])), 'null or a rule of `learn.route`'),
+    weights=(lambda v, c: isinstance(v, str) and re.fullmatch(r'weights-[0-9a-f]{16}\.safetensors', v), 'a file name such as weights-0123456789abcdef.safetensors'))
+
+# %% ../nbs/75_deploy.ipynb #3cf1ca97
+def _check_config(c, file):
+    "`c`, the contents of `file`, with `strategies` as values; `ValueError` names the field that is wrong and what it may hold."
+    if not isinstance(c, dict) or c.get('format') != 'amf_nb': raise ValueError(f'{file} does not describe an amf_nb model')
+    if type(c.get('version')) is not int or c['version'] != VERSION:
+        raise ValueError(f'{file} has version {reprlib.repr(c.get("version"))}, this is amf_nb for version {VERSION}: use the amf_nb that wrote it, or save the model again')
+    c = dict(routing=None) | c
+    missing = {*_fields, 'strategies'} - set(c)
+    if missing: raise ValueError(f'{file} lacks {sorted(missing)}: save the model again')
+    try: c['strategies'] = _strategies_of(c['strategies'])
+    except ValueError as e: raise ValueError(f'{file} has unusable `strategies` ({str(e)[:300]}): save the model again') from e
+    for k, (ok, need) in _fields.items():
+        if not ok(c[k], c): raise ValueError(f'{file} has `{k}`={reprlib.repr(c[k])}: it has to be {need}')
+    return c
+
+# %% ../nbs/75_deploy.ipynb #e0b4ad92
 @patch
 def save_amf(self:AMFLearner,
     path, # a folder; made if it is missing, a model in it is replaced in one step
@@ -94,6 +201,7 @@ def save_amf(self:AMFLearner,
     "Save the model as `config.json` and a safetensors file. A failure leaves an older model there whole."
     path = Path(path)
     config = _config_of(self)
+    _check_config(dict(config, weights=f'weights-{0:016}.safetensors'), f'this model, to be saved in {path},')
     path.mkdir(parents=True, exist_ok=True)
     part = path / f'.weights.{os.getpid()}.part'
     try:
@@ -106,29 +214,101 @@ def save_amf(self:AMFLearner,
         if old.name != config['weights']: old.unlink()
     return path
 
-# %% ../nbs/75_deploy.ipynb #8d5f63a5
-def _is_rule(rule, K):
-    "Is `rule` None or what `learn.route` gives for K branches?"
-    number = lambda v: isinstance(v, (int, float)) and not isinstance(v, bool)
-    if not isinstance(rule, dict): return rule is None
-    if set(rule) == {'threshold', 'top_k'}: return number(rule['threshold']) and (rule['top_k'] is None or rule['top_k'] in range(1, 10_000))
-    return set(rule) == {'confident', 'order'} and number(rule['confident']) and isinstance(rule['order'], list) and all(type(o) is int for o in rule['order']) and sorted(rule['order']) == list(range(K))
+# %% ../nbs/75_deploy.ipynb #ba289027
+def _inside(folder, name):
+    "The ordinary file `name` in `folder`; `FileNotFoundError` or `ValueError` if it is none."
+    file = Path(folder) / name
+    if not file.exists(): raise FileNotFoundError(f'{file} does not exist: give the folder that `learn.save_amf` wrote, with all that is in it')
+    if not file.is_file(): raise ValueError(f'{file} is no ordinary file: save the model again')
+    if not file.resolve().is_relative_to(Path(folder).resolve()): raise ValueError(f'{file} is a link out of its folder: copy the file itself into the folder')
+    return file
 
-# %% ../nbs/75_deploy.ipynb #43fea922
+# %% ../nbs/75_deploy.ipynb #385a0cf1
+def _once(pairs):
+    "A dict of `pairs` whose keys are distinct."
+    if len(d := dict(pairs)) < len(pairs): raise ValueError(f'one of the keys {reprlib.repr(sorted(d))} comes twice')
+    return d
+
+# %% ../nbs/75_deploy.ipynb #2ba79224
+def _finite(text):
+    "The number that `text` stands for, if a float can hold it."
+    v = float(text)
+    if not np.isfinite(v): raise ValueError(f'{reprlib.repr(text)} is no number')
+    return v if not text.lstrip('-').isdigit() else int(text) if abs(v) <= 2**53 else v
+
+# %% ../nbs/75_deploy.ipynb #a1ea33ea
+def _strict_json(data):
+    "What the UTF-8 `data` say; `ValueError` where JSON can be read in two ways or holds no number."
+    try: return json.loads(data.decode(), object_pairs_hook=_once, parse_int=_finite, parse_float=_finite, parse_constant=_finite)
+    except RecursionError: raise ValueError('it is nested too deeply') from None
+
+# %% ../nbs/75_deploy.ipynb #a7c36452
 def _read_config(path):
     "The checked contents of `config.json` in the folder `path`."
-    file = Path(path) / 'config.json'
-    if not file.is_file(): raise FileNotFoundError(f'`path`={str(path)!r} holds no `config.json`: give the folder that `learn.save_amf` wrote')
-    try: c = json.loads(file.read_text())
+    if not (Path(path) / 'config.json').exists():
+        raise FileNotFoundError(f'`path`={str(path)!r} holds no `config.json`: give the folder that `learn.save_amf` wrote')
+    file = _inside(path, 'config.json')
+    if file.stat().st_size > _most['config']: raise ValueError(f"{file} has more than {_most['config']} bytes: save the model again")
+    try: c = _strict_json(file.read_bytes())
     except ValueError as e: raise ValueError(f'{file} is not valid JSON ({e}): save the model again') from e
-    if not isinstance(c, dict) or c.get('format') != 'amf_nb': raise ValueError(f'{file} does not describe an amf_nb model')
-    if c.get('version') != VERSION: raise ValueError(f'{file} has version {c.get("version")!r}, this is amf_nb for version {VERSION}: '
-                                                    'use the amf_nb that wrote it, or save the model again')
-    missing = {'arch', 'strategies', 'policy', 'fusion', 'multilabel', 'n_in', 'n_out', 'p', 'vocab', 'image', 'weights'} - set(c)
-    if missing: raise ValueError(f'{file} lacks {sorted(missing)}: save the model again')
-    if not _is_rule(c.get('routing'), len(c['strategies'])): raise ValueError(f'{file} has a `routing` that is no rule of `learn.route`: {c["routing"]!r}')
-    if Path(c['weights']).name != c['weights']: raise ValueError(f'{file} names a weights file outside its folder: {c["weights"]!r}')
-    return c
+    return _check_config(c, file)
+
+# %% ../nbs/75_deploy.ipynb #4e866f00
+_dtypes = dict(F64=8, F32=4, F16=2, BF16=2, I64=8, I32=4, I16=2, I8=1, U8=1, BOOL=1) # bytes of one number
+
+def _is_tensor(t):
+    "Is `t` what the header of a safetensors file says of one tensor?"
+    return isinstance(t, dict) and set(t) == {'dtype', 'shape', 'data_offsets'} and isinstance(t['dtype'], str) and t['dtype'] in _dtypes and \
+        isinstance(t['shape'], list) and len(t['shape']) <= 8 and all(_is_number(s, 0, 2**40, int) for s in t['shape'])
+
+# %% ../nbs/75_deploy.ipynb #8de3361e
+def _read_header(file):
+    "Type and shape of every tensor in the safetensors `file`, by name; `ValueError` unless they account for each of its bytes."
+    size = file.stat().st_size
+    with open(file, 'rb') as f:
+        n = int.from_bytes(f.read(8), 'little')
+        if n > min(size - 8, _most['header']): raise ValueError(f'its header would have {n} bytes')
+        head = _strict_json(f.read(n))
+    if not isinstance(head, dict): raise ValueError('its header is no table')
+    head.pop('__metadata__', None)
+    odd = next((k for k, t in head.items() if not _is_tensor(t)), None)
+    if odd is not None: raise ValueError(f'its header does not say what {reprlib.repr(odd)} is')
+    want = 8 + n + sum(math.prod(t['shape']) * _dtypes[t['dtype']] for t in head.values())
+    if want != size: raise ValueError(f'it has {size} bytes, and its header accounts for {want}')
+    return {k: (t['dtype'], tuple(t['shape'])) for k, t in head.items()}
+
+# %% ../nbs/75_deploy.ipynb #be99bbea
+def _body_size(arch, n_in):
+    "A number of parameters that the architecture `arch` has at least, without classifier."
+    if arch.startswith('torchvision/'): return min(w.meta['num_params'] for w in torchvision.models.get_model_weights(arch[12:])) // 5
+    with torch.device('meta'): model = timm.create_model(arch, num_classes=0, in_chans=n_in)
+    return sum(p.numel() for p in model.parameters())
+
+# %% ../nbs/75_deploy.ipynb #3f0e366d
+def _skeleton(backbone, c):
+    "The model that the configuration `c` describes, on the meta device."
+    blank = lambda t: t.detach().to('meta')
+    memo = {id(p): torch.nn.Parameter(blank(p), p.requires_grad) for p in backbone.parameters()} | {id(b): blank(b) for b in backbone.buffers()}
+    with torch.device('meta'), warnings.catch_warnings():
+        warnings.simplefilter('ignore') # said once, when the real one is made
+        return _model_of(copy.deepcopy(backbone, memo), c)
+
+def _model_of(backbone, c):
+    "The model that the configuration `c` describes."
+    policy = c['policy'] if len(c['strategies']) > 1 else None
+    return create_amf_model(backbone, c['strategies'], c['n_out'], policy, c['fusion'], c['multilabel'], c['p'])
+
+# %% ../nbs/75_deploy.ipynb #62747158
+def _check_tensors(tensors, model):
+    "`ValueError` unless `tensors`, from `_read_header`, are those of `model`: each once, of the same shape and kind."
+    state = model.state_dict(keep_vars=True)
+    unknown, held = [k for k in tensors if k not in state], [id(state[k]) for k in tensors if k in state]
+    missing = [k for k, t in state.items() if id(t) not in held]
+    kinds = lambda t: ('F64', 'F32', 'F16', 'BF16') if t.is_floating_point() else ('I64',) if t.dtype == torch.int64 else _dtypes
+    wrong = [k for k, (d, s) in tensors.items() if k in state and (s != tuple(state[k].shape) or d not in kinds(state[k]))]
+    for what, names in (('tensors that the model has not', unknown), ('no', missing), ('another shape or type of', wrong)):
+        if names: raise ValueError(f'it has {what} {reprlib.repr(names[0])}' + f' and {len(names) - 1} more' * (len(names) > 1))
+    if len(held) > len({*held}): raise ValueError('it has a shared tensor twice')
 
 # %% ../nbs/75_deploy.ipynb #a02b323a
 def _empty_dls(image, vocab, multilabel):
@@ -138,25 +318,45 @@ def _empty_dls(image, vocab, multilabel):
     norm = [Normalize.from_stats(*image['stats'], cuda=False)] if image['stats'] else []
     return pair_dls(pairs, pairs, vocab, tfm, norm, multi=multilabel, num_workers=0).new_empty()
 
-# %% ../nbs/75_deploy.ipynb #3fbf0272
+# %% ../nbs/75_deploy.ipynb #be6bb1e8
+def _load_model(c, file):
+    "The model of the configuration `c` with the weights in `file`; `ValueError` if they do not belong together."
+    tensors = _read_header(file)
+    held, body = sum(math.prod(s) for _, s in tensors.values()), _body_size(c['arch'], c['n_in'])
+    if held < body: raise ValueError(f'it holds {held} numbers, and {c["arch"]} has {body}')
+    if _digest(file) != c['weights'][8:24]: raise ValueError('its contents are not those that its name stands for')
+    backbone = create_backbone(c['arch'], pretrained=False, n_in=c['n_in'])
+    _check_tensors(tensors, _skeleton(backbone, c))
+    model = _model_of(backbone, c)
+    load_model(model, str(file), strict=True)
+    return model
+
+# %% ../nbs/75_deploy.ipynb #62cb036d
 def load_amf(
     path, # the folder that `learn.save_amf` wrote
 ) -> AMFLearner: # for prediction; give it new `dls` to train on
-    "Load a model saved by `save_amf`. Nothing is unpickled; `ValueError` says which file is damaged."
+    "Load a model saved by `save_amf`. Nothing is unpickled, downloaded or run; `ValueError` or `FileNotFoundError` says which file is damaged or missing."
     c = _read_config(path)
-    backbone = create_backbone(c['arch'], pretrained=False, n_in=c['n_in'])
-    strategies = [Strategy(**s) for s in c['strategies']]
-    policy = c['policy'] if len(strategies) > 1 else None
-    model = create_amf_model(backbone, strategies, c['n_out'], policy, c['fusion'], c['multilabel'], c['p'])
-    file = Path(path) / c['weights']
-    try: load_model(model, str(file), strict=True)
-    except (SafetensorError, RuntimeError, OSError) as e:
-        raise ValueError(f'{file} cannot be read as the weights that `config.json` describes ({str(e)[:200]}): save the model again') from e
-    model.routing = c.get('routing')
-    config = {k: c[k] for k in ('arch', 'policy', 'fusion', 'multilabel', 'n_in', 'n_out', 'p')} | dict(strategies=strategies)
+    try: file = _inside(path, c['weights'])
+    except FileNotFoundError as e: raise FileNotFoundError(f'{e}, or save the model again') from e
+    try: model = _load_model(c, file)
+    except (Exception, SafetensorError) as e:
+        raise ValueError(f'{file} cannot be read as the weights that `config.json` describes ({str(e)[:300]}): save the model again') from e
+    model.routing = c['routing']
+    config = {k: c[k] for k in ('arch', 'policy', 'fusion', 'multilabel', 'n_in', 'n_out', 'p', 'strategies')}
     loss = BCEWithLogitsLossFlat() if c['multilabel'] else CrossEntropyLossFlat()
     learn = AMFLearner(_empty_dls(c['image'], c['vocab'], c['multilabel']), model.eval(), config=config, loss_func=loss)
     return learn.remove_cbs(ProgressCallback)
+
+# %% ../nbs/75_deploy.ipynb #9c80b1a2
+@patch
+def export(self:AMFLearner,
+    fname='export.pkl', # name of the file in `learn.path`
+    **kwargs, # what fastai's `Learner.export` takes
+):
+    """fastai's `Learner.export`: this learner and its data pipeline without the items, for `load_learner`. The file is a pickle:
+    `load_learner` runs whatever whoever wrote it has put in, so load files that you trust, and hand models on by `save_amf`, which `load_amf` reads and never runs."""
+    Learner.export(self, fname, **kwargs)
 
 # %% ../nbs/75_deploy.ipynb #65ad4c58
 def _whole(model, x):
