@@ -189,13 +189,13 @@ def _anchor(branch):
     for i, n in enumerate(branch.anchors):
         branch.register_buffer(f'anchor_{i}', branch.stages.get_parameter(n).detach().clone())
 
-# %% ../nbs/30_branches.ipynb #d9e6b77a
+# %% ../nbs/30_branches.ipynb #ac48eb49
 def l2_sp_penalty(
     branch:Branch, # a branch whose strategy has `l2_sp` above 0
 ) -> torch.Tensor: # a scalar
     "$\\frac{\\alpha}{2}\\lVert w-w_0\\rVert^2$ over the trained body (Li et al. 2018, arXiv 1802.01483, eq. 2)."
     d = [(branch.stages.get_parameter(n) - branch.get_buffer(f'anchor_{i}')).pow(2).sum() for i, n in enumerate(branch.anchors)]
-    return branch.strategy.l2_sp / 2 * torch.stack(d).sum()
+    return branch.strategy.l2_sp / 2 * torch.stack(d).sum() if d else torch.tensor(0.)
 
 # %% ../nbs/30_branches.ipynb #67f0e6fa
 def branch_params(

@@ -318,15 +318,15 @@ def _empty_dls(image, vocab, multilabel):
     norm = [Normalize.from_stats(*image['stats'], cuda=False)] if image['stats'] else []
     return pair_dls(pairs, pairs, vocab, tfm, norm, multi=multilabel, num_workers=0).new_empty()
 
-# %% ../nbs/75_deploy.ipynb #be6bb1e8
+# %% ../nbs/75_deploy.ipynb #b5b79643
 def _load_model(c, file):
     "The model of the configuration `c` with the weights in `file`; `ValueError` if they do not belong together."
     tensors = _read_header(file)
     held, body = sum(math.prod(s) for _, s in tensors.values()), _body_size(c['arch'], c['n_in'])
     if held < body: raise ValueError(f'it holds {held} numbers, and {c["arch"]} has {body}')
-    if _digest(file) != c['weights'][8:24]: raise ValueError('its contents are not those that its name stands for')
     backbone = create_backbone(c['arch'], pretrained=False, n_in=c['n_in'])
     _check_tensors(tensors, _skeleton(backbone, c))
+    if _digest(file) != c['weights'][8:24]: raise ValueError('its contents are not those that its name stands for')
     model = _model_of(backbone, c)
     load_model(model, str(file), strict=True)
     return model
