@@ -6,7 +6,7 @@
 __all__ = ['VERSION', 'load_amf', 'branch_costs', 'weight_mask', 'renormalise', 'Rescale', 'one_network', 'branch_soup', 'Distil',
            'to_onnx', 'to_exported']
 
-# %% ../nbs/75_deploy.ipynb #f1c3d8e9
+# %% ../nbs/75_deploy.ipynb #1f1d6898
 import copy
 import hashlib
 import importlib
@@ -35,7 +35,6 @@ from fastai.torch_core import set_seed
 from fastai.vision.augment import Normalize, Resize
 from fastcore.basics import patch
 from fastcore.foundation import L
-from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch.optim.swa_utils import update_bn
 
@@ -298,17 +297,17 @@ def _model_of(backbone, c):
     policy = c['policy'] if len(c['strategies']) > 1 else None
     return create_amf_model(backbone, c['strategies'], c['n_out'], policy, c['fusion'], c['multilabel'], c['p'])
 
-# %% ../nbs/75_deploy.ipynb #62747158
+# %% ../nbs/75_deploy.ipynb #b4ed75f7
 def _check_tensors(tensors, model):
     "`ValueError` unless `tensors`, from `_read_header`, are those of `model`: each once, of the same shape and kind."
     state = model.state_dict(keep_vars=True)
-    unknown, held = [k for k in tensors if k not in state], [id(state[k]) for k in tensors if k in state]
+    unknown, held = [k for k in tensors if k not in state], {id(state[k]): k for k in tensors if k in state}
     missing = [k for k, t in state.items() if id(t) not in held]
     kinds = lambda t: ('F64', 'F32', 'F16', 'BF16') if t.is_floating_point() else ('I64',) if t.dtype == torch.int64 else _dtypes
     wrong = [k for k, (d, s) in tensors.items() if k in state and (s != tuple(state[k].shape) or d not in kinds(state[k]))]
     for what, names in (('tensors that the model has not', unknown), ('no', missing), ('another shape or type of', wrong)):
         if names: raise ValueError(f'it has {what} {reprlib.repr(names[0])}' + f' and {len(names) - 1} more' * (len(names) > 1))
-    if len(held) > len({*held}): raise ValueError('it has a shared tensor twice')
+    if len(held) < len(tensors): raise ValueError('it has a shared tensor twice')
 
 # %% ../nbs/75_deploy.ipynb #a02b323a
 def _empty_dls(image, vocab, multilabel):
@@ -331,7 +330,7 @@ def _load_model(c, file):
     load_model(model, str(file), strict=True)
     return model
 
-# %% ../nbs/75_deploy.ipynb #62cb036d
+# %% ../nbs/75_deploy.ipynb #4b49f4a7
 def load_amf(
     path, # the folder that `learn.save_amf` wrote
 ) -> AMFLearner: # for prediction; give it new `dls` to train on
@@ -340,7 +339,7 @@ def load_amf(
     try: file = _inside(path, c['weights'])
     except FileNotFoundError as e: raise FileNotFoundError(f'{e}, or save the model again') from e
     try: model = _load_model(c, file)
-    except (Exception, SafetensorError) as e:
+    except Exception as e:
         raise ValueError(f'{file} cannot be read as the weights that `config.json` describes ({str(e)[:300]}): save the model again') from e
     model.routing = c['routing']
     config = {k: c[k] for k in ('arch', 'policy', 'fusion', 'multilabel', 'n_in', 'n_out', 'p', 'strategies')}

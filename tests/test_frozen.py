@@ -141,9 +141,11 @@ def check_fixed(want):
 class Spy(Callback):
     "What each step really does, seen after every other callback of the library and of fastai."
     order = 1000
-    def __init__(self, want, sgd, wd): self.want, self.sgd, self.wd, self.steps, self.moved = want, sgd, wd, 0, set()
+    def __init__(self, want, sgd, wd): self.want, self.sgd, self.wd, self.steps, self.moved, self.lr = want, sgd, wd, 0, set(), None
 
-    def before_batch(self): self.base = [h['lr'] for h in self.opt.hypers]
+    def before_batch(self):
+        self.base = [h['lr'] for h in self.opt.hypers]
+        assert self.lr is None or {*self.base} == {self.lr}, 'a rate was not restored after a step'
 
     def after_pred(self):
         assert not any(m.training for m in self.model.trunk.modules())
@@ -183,10 +185,12 @@ def test_frozen_stays_and_the_rest_moves(plan):
         for calls, fit, cbs in plan['phases']:
             for call in calls: CALLS[call](learn)
             check_groups(learn, want)
+            spy.lr = 1e-2 if fit == 'fit' else None
             FITS[fit](learn, [spy, *[CALLBACKS[c]() for c in cbs]])
             check_fixed(want)
         learn.unfreeze()
         last = Spy(want, plan['sgd'], plan['wd'])
+        last.lr = 1e-2
         learn.fit(1, 1e-2, cbs=last)
     check_groups(learn, want)
     check_fixed(want)
@@ -206,7 +210,8 @@ def test_the_oracle_sees_a_tensor_that_moves():
     learn.logger = lambda *a: None
     want = Expected(learn.model, s, body.stages)
     check_fixed(want)
-    with torch.no_grad(): next(learn.model.trunk.parameters()).view(-1)[0] += 1e-6
+    w = next(learn.model.trunk.parameters())
+    with torch.no_grad(): w[0, 0, 0, 0] = torch.nextafter(w[0, 0, 0, 0], torch.tensor(9.))
     with pytest.raises(AssertionError, match='moved'): check_fixed(want)
     for p in learn.model.branches[1].head.parameters(): want.factor[p] = 1
     with pytest.raises(AssertionError): learn.fit(1, 1e-2, cbs=Spy(want, False, 0))

@@ -28,7 +28,6 @@ import campaign
 campaign.HANG = 1
 def prepare(root, seed):
     import os, pickle, time
-    campaign.HANG = 1
     faults = dict(pickle=lambda p: pickle.loads(b"cos\\ngetpid\\n."), write=lambda p: (root / "stray").write_text("x"), sleep=lambda p: time.sleep(1.5), stuck=lambda p: time.sleep(60), die=lambda p: os.abort(),
                   lie=lambda p: 2, type=lambda p: {{}}[str(p)], unnamed=lambda p: int("x"), memory=lambda p: bytes(10**9), fine=lambda p: 1, refused=lambda p: int(str(p)))
     def case(i, where):

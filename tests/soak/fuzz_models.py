@@ -15,7 +15,7 @@ from campaign import main
 ARCHS = ['test_resnet', 'test_vit', 'resnet18', 'tf_efficientnet_lite0', 'vit_giant_patch14_224', 'eva_giant_patch14_560', 'torchvision/resnet18', 'torchvision/regnet_y_128gf',
          'torchvision/vit_h_14', 'hf-hub:timm/resnet18.a1_in1k', 'hf_hub:timm/resnet18', 'local-dir:/tmp', 'local-dir:.', 'timm/resnet18', '../resnet18', '/etc/passwd', 'resnet18.no_such_tag',
          'resnet18.a1_in1k', 'test_efficientnet.r160_in1k', 'test_еfficientnet', 'TEST_EFFICIENTNET', 'test_efficientnet\n', 'torchvision/get_model', 'torchvision/', '', ' ', '.', '__class__']
-PATTERNS = ['(a+)+$', '(.*)*x', '(.|.)*.{200}', r'(\w+\.?)+!', '.*.*.*.*.*.*x', '(?:(?:(?:a{1000}){1000}){1000})', 'a{99999999999}', '(' * 150, '[', '(?P<x>a)(?P=x)', '(s|t|a|g|e|\\.)+!',
+PATTERNS = ['(a+)+$', '(.*)*x', '(.|.)*.{200}', r'(\w+\.?)+!', '.*.*.*.*.*.*x', '.*.*.*x', '(?:(?:(?:a{1000}){1000}){1000})', 'a{99999999999}', '(' * 150, '[', '(?P<x>a)(?P=x)', '(s|t|a|g|e|\\.)+!',
             '(.?){50}x', '.*', 'norm', '^stages', '(?#', 'x' * 10_000, '\\', '(?<=a*)b']
 TEXTS = ['', 'x', 'x' * 10**6, '\x00', '\ud800', '\u202e', 'é' * 300, '../../etc/passwd', '/dev/zero', 'weights', '\n', '%s%n', '{0.__class__}', '__reduce__', 'null', '🧵' * 500]
 NUMBERS = [0, -1, 1, 2, 0.5, 1e-300, 1e300, -0.0, 2**31, 2**53 + 1, 2**63, 2**64, 10**400, True, 65, 4097, 100_001]
