@@ -6,9 +6,9 @@
 __all__ = ['VIEWS', 'DEPARTMENTS', 'PRESETS', 'BenchData', 'array_data', 'dls_data', 'pairs_hash', 'register_data', 'sample_data',
            'fashion_data', 'noisy_negative', 'spectrum', 'far_near_data', 'sources_data', 'departments_data',
            'register_method', 'amf_method', 'standard_method', 'standard_tuned', 'standard_long', 'ensemble_method',
-           'fuse_method', 'pooled_method', 'bench_cell', 'cell_key', 'run_cell', 'read_predictions', 'bench_cells',
-           'preset_cells', 'run_bench', 'read_bench', 'mean_interval', 'paired_difference', 'bench_means',
-           'bench_differences', 'policy_gain', 'bench_ranks', 'bench_table', 'plot_bench', 'read_groups']
+           'fuse_method', 'pooled_method', 'bench_cell', 'cell_key', 'run_cell', 'read_predictions', 'run_cells_ray',
+           'bench_cells', 'preset_cells', 'run_bench', 'read_bench', 'mean_interval', 'paired_difference',
+           'bench_means', 'bench_differences', 'policy_gain', 'bench_ranks', 'bench_table', 'plot_bench', 'read_groups']
 
 # %% ../nbs/90_bench.ipynb #9b4494b9
 import contextlib
@@ -609,15 +609,23 @@ def _pending(cells, out, since):
     gone |= {e['key'] for e in _read_lines(out / 'errors.jsonl') if e['time'] >= since}
     return [c for c in cells if cell_key(c) not in gone]
 
-# %% ../nbs/90_bench.ipynb #a395b446
-def _run_one(cell, out, path):
-    "Run `cell`; its record or its error goes to `out`."
-    try: record, arrays = run_cell(cell, path)
-    except Exception as e:
-        _append(out / 'errors.jsonl', dict(key=cell_key(cell), cell=cell, error=f'{type(e).__name__}: {e}', trace=traceback.format_exc(), time=time.time()))
+# %% ../nbs/90_bench.ipynb #c362eed7
+def _outcome(cell, path):
+    "The record of `cell` and its arrays; or what went wrong, and None."
+    try: return run_cell(cell, path)
+    except Exception as e: return dict(key=cell_key(cell), cell=cell, error=f'{type(e).__name__}: {e}', trace=traceback.format_exc()), None
+    finally:
+        gc.collect()
+        if torch.cuda.is_available(): torch.cuda.empty_cache()
+
+# %% ../nbs/90_bench.ipynb #3ae9c9a6
+def _keep(outcome, out):
+    "Add what `_outcome` gave to the records or to the errors in `out`."
+    record, arrays = outcome
+    if arrays is None: _append(out / 'errors.jsonl', dict(record, time=time.time()))
     else: _save(record, arrays, out)
-    gc.collect()
-    if torch.cuda.is_available(): torch.cuda.empty_cache()
+
+def _run_one(cell, out, path): _keep(_outcome(cell, path), out)
 
 # %% ../nbs/90_bench.ipynb #fefaab99
 def _run_next(cells, out, path, since):
@@ -658,6 +666,72 @@ def _run_workers(job, n, tell):
         for p in procs: p.wait()
     dead = [p.returncode for p in procs if p.returncode]
     if dead: raise RuntimeError(f'{len(dead)} of {n} worker processes ended with exit code {dead[0]}: finished cells are kept; give fewer `workers` if memory ran out')
+
+# %% ../nbs/90_bench.ipynb #7c0e259c
+@contextlib.contextmanager
+def _ray(address):
+    "Within the block, the package ray connected to the cluster at `address`, unless the process is connected already."
+    try: import ray
+    except ImportError: raise ImportError(f"`ray`={address!r} needs the package ray: pip install 'amf_nb[ray]'") from None
+    mine = not ray.is_initialized()
+    try: mine and ray.init(address, log_to_driver=False, logging_level='warning')
+    except ConnectionError as e: raise ConnectionError(f'`ray`={address!r}: no cluster answers there ({e}): start one with `ray start --head`, or give its address') from None
+    try: yield ray
+    finally: mine and ray.shutdown()
+
+# %% ../nbs/90_bench.ipynb #9fb57417
+def _ray_cell(cell, path, make, train):
+    "The task of a worker: `make` and `train` are what `cell` calls its data and its method."
+    _data[cell['data']], _methods[cell['method']] = make, train
+    return _outcome(cell, path)
+
+# %% ../nbs/90_bench.ipynb #69f270d7
+def _ray_submit(ray):
+    "A function `(cell, path)` that gives a cell to the cluster, and how many may be under way: one a worker, and as many again in line."
+    have = ray.cluster_resources()
+    gpus = int(have.get('GPU', 0))
+    task = ray.remote(num_cpus=1, num_gpus=min(1, gpus), max_retries=3)(_ray_cell)
+    return lambda cell, path: task.remote(cell, path, _data[cell['data']], _methods[cell['method']]), 2 * max(1, gpus or int(have.get('CPU', 1)))
+
+# %% ../nbs/90_bench.ipynb #091c546f
+def _ray_result(ray, ref, cell):
+    "What the task `ref` sent back; an error of `cell` if it was lost for good."
+    try: return ray.get(ref)
+    except ray.exceptions.RayError as e: return dict(key=cell_key(cell), cell=cell, error=f'{type(e).__name__}: {str(e).strip().splitlines()[0]}', trace=str(e)), None
+
+# %% ../nbs/90_bench.ipynb #1d6456a0
+def _claim(cell, out, since):
+    "Claims `cell` for this process: something to close when it is done, or None if somebody else has done it or is doing it."
+    stack = contextlib.ExitStack()
+    if stack.enter_context(_lock(out / 'claims' / cell_key(cell), wait=False)) and _pending([cell], out, since): return stack
+    stack.close()
+
+# %% ../nbs/90_bench.ipynb #ed7f7d5f
+def run_cells_ray(
+    cells, # list of cells, from `bench_cell`
+    out, # folder for records and predictions, on this machine
+    address:str='auto', # of the cluster; 'auto' takes the one that this machine belongs to, 'local' starts one here
+    path=None, # folder where data is kept, on every machine of the cluster
+    since:float=None, # cells that failed after this time are left alone; None takes now
+    tell=noop, # called every second
+):
+    "Run what has no record yet as tasks of a Ray cluster; raises ImportError without ray, ConnectionError without a cluster."
+    out, since, flying = Path(out), time.time() if since is None else since, {}
+    with _ray(address) as ray:
+        submit, room = _ray_submit(ray)
+        try:
+            while True:
+                for cell in _pending(cells, out, since):
+                    if len(flying) < room and (claim := _claim(cell, out, since)): flying[submit(cell, path)] = cell, claim
+                if not flying: break
+                for ref in ray.wait([*flying], timeout=1)[0]:
+                    cell, claim = flying.pop(ref)
+                    with claim: _keep(_ray_result(ray, ref, cell), out)
+                tell()
+        finally:
+            for ref, (_, claim) in flying.items():
+                ray.cancel(ref, force=True)
+                claim.close()
 
 # %% ../nbs/90_bench.ipynb #2fffa164
 def bench_cells(
@@ -712,19 +786,20 @@ def _bar(total, done, show):
     yield tell
     tell()
 
-# %% ../nbs/90_bench.ipynb #dff4d183
-def _run_all(cells, out, workers=1, path=None, bar=True):
+# %% ../nbs/90_bench.ipynb #bb9bafc4
+def _run_all(cells, out, workers=1, path=None, bar=True, ray=None):
     "Run what has no record yet; a sentence for every cell that failed, by key."
     if workers < 1: raise ValueError(f'`workers`={workers}: give at least 1')
     since, keys, path = time.time(), {cell_key(c) for c in cells}, None if path is None else str(path)
     out.mkdir(parents=True, exist_ok=True)
     with _bar(len(keys), lambda: len(keys) - len({cell_key(c) for c in _pending(cells, out, since)}), bar) as tell:
-        if workers > 1: _run_workers(dict(cells=cells, out=str(out), path=path, since=since, parent=os.getpid()), workers, tell)
-        while _run_next(cells, out, path, since): tell()
+        if ray: run_cells_ray(cells, out, ray, path, since, tell)
+        elif workers > 1: _run_workers(dict(cells=cells, out=str(out), path=path, since=since, parent=os.getpid()), workers, tell)
+        while not ray and _run_next(cells, out, path, since): tell()
     errors = [e for e in _read_lines(out / 'errors.jsonl') if e['time'] >= since and e['key'] in keys]
     return {e['key']: f'{_data_name(e["cell"])}, {e["cell"]["label"]}, seed {e["cell"]["seed"]} failed: {e["error"]}' for e in errors}
 
-# %% ../nbs/90_bench.ipynb #b01c29c2
+# %% ../nbs/90_bench.ipynb #4bf7e681
 def run_bench(
     cells, # name of a preset, a JSON file with a list of cells, or a list of cells
     out, # folder for records and predictions; cells that it holds already are not run again
@@ -732,10 +807,11 @@ def run_bench(
     seeds=None, # for a preset: how many, or a list
     path=None, # folder where you keep data
     bar:bool=True, # show how far it is
+    ray:str=None, # address of a Ray cluster to run on instead of `workers`, as in `run_cells_ray`
 ) -> pd.DataFrame: # one row for each cell and rule, as from `read_bench`
     "Run what has no record yet, and read the records of all `cells`; those that fail are warned of, with details in `out/errors.jsonl`."
     cells, out = preset_cells(cells, seeds) if isinstance(cells, (str, Path)) else list(cells), Path(out)
-    for text in _run_all(cells, out, workers, path, bar).values(): warnings.warn(f'{text}; more in {out / "errors.jsonl"}')
+    for text in _run_all(cells, out, workers, path, bar, ray).values(): warnings.warn(f'{text}; more in {out / "errors.jsonl"}')
     return read_bench(out, {cell_key(c) for c in cells}) if (out / 'records.jsonl').exists() else _frame([])
 
 # %% ../nbs/90_bench.ipynb #53142a9f
