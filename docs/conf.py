@@ -24,7 +24,8 @@ html_css_files = ['site.css']
 html_math_renderer = 'mathml'
 html_copy_source = html_show_sphinx = False
 html_theme_options = dict(use_download_button=False, use_fullscreen_button=False, show_toc_level=2, show_navbar_depth=1, home_page_in_toc=True,
-                          navbar_start=[], navbar_center=[], navbar_end=[], navbar_persistent=[], pygments_light_style='a11y-high-contrast-light', pygments_dark_style='a11y-high-contrast-dark')
+                          navbar_start=[], navbar_center=[], navbar_end=[], navbar_persistent=[],
+                          pygments_light_style='a11y-high-contrast-light', pygments_dark_style='a11y-high-contrast-dark')
 
 
 def math(self, node):

@@ -42,8 +42,8 @@ def main():
         print(table(records))
         return 0
     new, code = run(rest)
-    same = ['python', 'tests', *packages]
-    records = sorted([r for r in records if any(r[k] != new[k] for k in same)] + [new], key=lambda r: [[int(i) for i in r[k].split('.')[:2]] for k in ('python', 'fastai')])
+    others = [r for r in records if any(r[k] != new[k] for k in ('python', 'tests', *packages))]
+    records = sorted([*others, new], key=lambda r: [[int(i) for i in r[k].split('.')] for k in ('python', 'fastai')])
     a.out.parent.mkdir(parents=True, exist_ok=True)
     a.out.write_text(''.join(json.dumps(r) + '\n' for r in records))
     print(table([new]))

@@ -33,7 +33,8 @@ def breaks(site):
         pages = dict(zip(faults, sorted(p for p in bad.glob('*.html') if p.name not in {'learner.html', *check.made_by_sphinx})))
         for kind, p in pages.items():
             text = p.read_text().replace('</article>', f'{faults[kind]}</article>', 1)
-            if kind == 'bare': text = text.replace('bd-sidebar-primary', 'x').replace('pst-primary-sidebar', 'x').replace('<h1>', '<p>').replace('</h1>', '</p>')
+            if kind == 'bare':
+                for there in ('bd-sidebar-primary', 'pst-primary-sidebar', '<h1>', '</h1>'): text = text.replace(there, 'x')
             p.write_text(text)
         wrong = check.check(bad)[0]
         return {kind: [w.split(': ', 1)[1] for w in wrong if w.startswith(f'{p.name}:')] for kind, p in pages.items()}

@@ -75,9 +75,8 @@ def predict(folder, n):
     "Memory along the way of predicting `n` files, 100 at a time, and of one call for all of them."
     make_model(folder)
     files = write_images(folder / 'many', n, 64)
-    from amf_nb.cli import predict_files
+    from amf_nb.cli import predict_files, predict_table
     from amf_nb.core import load_amf
-    from amf_nb.cli import predict_table
     learn = load_amf(folder / 'model')
     start, seen = time.perf_counter(), []
     for i in range(0, n, 100):
@@ -115,13 +114,15 @@ def start(folder, n, profile=False):
     if profile:
         prof.disable()
         pstats.Stats(prof).sort_stats('cumulative').print_stats(45)
-    return dict(files=n, seconds=times, total_s=round(sum(times.values()), 2), s_per_1000=round(1000 * sum(times.values()) / n, 4), peak_mb=round(rss_mb()))
+    total = sum(times.values())
+    return dict(files=n, seconds=times, total_s=round(total, 2), s_per_1000=round(1000 * total / n, 4), rss_mb=round(rss_mb()))
 
 
 def run_part(part, n, profile):
     "What a process of its own says of `part`."
     env = os.environ | dict(OMP_NUM_THREADS='1', MKL_NUM_THREADS='1')
-    out = subprocess.run([sys.executable, __file__, '--part', part, '--n', str(n), *(['--profile'] if profile else [])], env=env, stdout=subprocess.PIPE, text=True, check=True)
+    command = [sys.executable, __file__, '--part', part, '--n', str(n), *(['--profile'] if profile else [])]
+    out = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True)
     *text, last = out.stdout.strip().split('\n')
     if profile: print('\n'.join(text))
     return json.loads(last)
@@ -137,10 +138,12 @@ def main():
     p.add_argument('--n', type=int, help=argparse.SUPPRESS)
     a = p.parse_args()
     if a.part:
-        with tempfile.TemporaryDirectory() as tmp: print(json.dumps(predict(Path(tmp), a.n) if a.part == 'predict' else start(Path(tmp), a.n, a.profile)))
+        with tempfile.TemporaryDirectory() as tmp:
+            print(json.dumps(predict(Path(tmp), a.n) if a.part == 'predict' else start(Path(tmp), a.n, a.profile)))
         return 0
     from amf_nb.bench import _versions
-    res = dict(command=f'python tests/soak/load.py --images {a.images} --files {a.files}', limits=limits, versions=_versions(), machine=platform.machine(), threads=1,
+    command = f'python tests/soak/load.py --images {a.images} --files {a.files}'
+    res = dict(command=command, limits=limits, versions=_versions(), machine=platform.machine(), threads=1,
                predict=run_part('predict', a.images, a.profile), start=run_part('start', a.files, a.profile))
     bad = [f'{k}: {v} is above {limits[k]}' for k, v in dict(grown_mb=res['predict']['grown_mb'], one_call_mb=res['predict']['one_call_mb'],
                                                           start_s_per_1000=res['start']['s_per_1000']).items() if v > limits[k]]
