@@ -1,7 +1,8 @@
 """How much the library carries: python tests/soak/load.py [--out bench/soak/load.json] [--images 10000] [--files 100000] [--profile]
 
 predict: one process loads a model from disk and predicts many image files, in calls of 100 and then in one call; memory after the first tenth may not grow.
-start: a folder with many small files becomes `DataLoaders` and a learner takes its first step; every part is timed, and all of it has a limit.
+start: a folder with many small files becomes `DataLoaders` and a learner takes its first step; every part is timed, and for 10,000 files or more all of
+it has a limit.
 Each runs in a process of its own, single-threaded, on files that are generated from a seed. Exit code 1 if a limit is exceeded."""
 import argparse
 import cProfile
@@ -146,7 +147,7 @@ def main():
     res = dict(command=command, limits=limits, versions=_versions(), machine=platform.machine(), threads=1,
                predict=run_part('predict', a.images, a.profile), start=run_part('start', a.files, a.profile))
     bad = [f'{k}: {v} is above {limits[k]}' for k, v in dict(grown_mb=res['predict']['grown_mb'], one_call_mb=res['predict']['one_call_mb'],
-                                                          start_s_per_1000=res['start']['s_per_1000']).items() if v > limits[k]]
+                                                          start_s_per_1000=res['start']['s_per_1000'] if a.files >= 10_000 else 0).items() if v > limits[k]]
     res['exceeded'] = bad
     a.out.parent.mkdir(parents=True, exist_ok=True)
     a.out.write_text(json.dumps(res, indent=1) + '\n')
