@@ -5,12 +5,15 @@
 # make bench  the accuracy in README.md: five seeds against standard fine-tuning; about 15 minutes on two cores
 # make speed  time and memory against standard fine-tuning, separate runs and plain fastai; a quarter of an hour on two cores that do nothing else
 # make cpu    the larger comparison of the bench chapter, about an hour and a half on two cores
+# soak   the long campaigns: killed runs, hostile files, property tests, load; records in bench/soak, about an hour and a half on two cores
+# newest the tests with the newest fastai, in .venv-newest; another Python: make newest PYTHON=python3.13 ENV=.venv-3.13
+# docs   the notebooks as a static site in _site/
 # bench and cpu go on where they were interrupted, and run nothing that has a record; speed measures anew.
 # The first call makes a virtual environment in .venv; later calls install nothing.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(CURDIR)/.venv/bin
 
-.PHONY: demo test sync bench speed cpu readme clean
+.PHONY: demo test sync bench speed cpu readme clean soak newest docs
 
 .venv/ready: setup.py settings.ini
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
@@ -39,6 +42,28 @@ speed: .venv/ready
 
 cpu: .venv/ready
 	.venv/bin/amf_bench run cpu --out bench/cpu --workers 2
+
+soak: .venv/ready
+	.venv/bin/python tests/soak/kills.py --n 30 --out bench/soak/kills.json
+	.venv/bin/python tests/soak/fuzz_models.py --n 20000
+	.venv/bin/python tests/soak/fuzz_images.py --n 5000
+	.venv/bin/python tests/soak/frozen.py
+	.venv/bin/python tests/soak/load.py
+	.venv/bin/python tests/soak/processes.py --out bench/soak/processes.json
+
+ENV ?= .venv-newest
+newest:
+	test -x $(ENV)/bin/python || $(PYTHON) -m venv $(ENV)
+	$(ENV)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager -e '.[test]'
+	PATH="$(CURDIR)/$(ENV)/bin:$$PATH" OMP_NUM_THREADS=1 python tests/versions.py
+
+.venv/docs: .venv/ready
+	.venv/bin/python -m pip install --quiet -e '.[docs]'
+	touch $@
+
+docs: .venv/docs
+	PATH="$(BIN):$$PATH" python docs/build.py
+	PATH="$(BIN):$$PATH" python docs/check.py
 
 clean:
 	rm -rf .venv build dist *.egg-info

@@ -30,7 +30,10 @@ setup(
     package_data={"amf_nb": ["sample/*"]},
     python_requires=">=" + cfg["min_python"],
     install_requires=cfg["requirements"].split(),
-    extras_require={"onnx": cfg["onnx_requirements"].split(), "dev": (cfg["dev_requirements"] + " " + cfg["onnx_requirements"]).split()},
+    extras_require={
+        **{k: cfg[f"{k}_requirements"].split() for k in ("onnx", "distributed", "ray", "test", "docs")},
+        "dev": " ".join(cfg[f"{k}_requirements"] for k in ("dev", "onnx", "test")).split(),
+    },
     entry_points={
         "console_scripts": cfg["console_scripts"].split(),
         "nbdev": [f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"],

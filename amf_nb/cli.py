@@ -37,11 +37,12 @@ from .report import write_report
 from .resume import Checkpoints
 from .speed import SECTIONS, plot_speed, run_speed, speed_table
 
-# %% ../nbs/95_cli.ipynb #04a6b113
+# %% ../nbs/95_cli.ipynb #fd8c4232
 def make_parser(
     func, # a function whose parameters have comments
     positional:str, # the parameter that is given without a name
     nargs:str='?', # how often it may be given, as in argparse
+    bare:dict=None, # option to the value it has when it is given without one
 ) -> argparse.ArgumentParser: # for the parameters of `func`
     "A command line for `func`: types and defaults from its signature, help from its comments."
     p = argparse.ArgumentParser(description=inspect.getdoc(func), formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -51,7 +52,9 @@ def make_parser(
         if name == positional: p.add_argument(name, nargs=nargs, default=default, help=text)
         elif kind is list: p.add_argument(f'--{name}', nargs='+', type=int, default=default, help=text, metavar='N')
         elif kind is bool: p.add_argument(f'--{name}', action='store_true', help=text)
-        else: p.add_argument(f'--{name}', type=kind, default=default, help=text, metavar=kind.__name__.upper())
+        else:
+            alone = dict(nargs='?', const=bare[name]) if bare and name in bare else {}
+            p.add_argument(f'--{name}', type=kind, default=default, help=text, metavar=kind.__name__.upper(), **alone)
     return p
 
 # %% ../nbs/95_cli.ipynb #ecc93717
@@ -307,17 +310,18 @@ def _say_failed(failed, out):
     for text in failed.values(): print(text, file=sys.stderr)
     if failed: print(f'{out / "errors.jsonl"} says more; the same command tries again', file=sys.stderr)
 
-# %% ../nbs/95_cli.ipynb #9c8dfe5f
+# %% ../nbs/95_cli.ipynb #ea258b46
 def bench_run(
     preset:str, # name of a preset, or a JSON file with a list of cells
     out:str='bench', # folder for records and predictions; what it holds already is not run again
     workers:int=1, # processes
     seeds:list=None, # seeds to run; none: the preset's
     path:str=None, # folder where you keep data
+    ray:str=None, # address of a Ray cluster that runs the cells, or auto; needs the extra `ray`
 ) -> int: # exit code: 0, or 1 if cells failed
     "Train every data set with every method and seed of a preset, score each once, and print the table."
     cells = preset_cells(preset, seeds)
-    failed = _run_all(cells, Path(out), workers, path)
+    failed = _run_all(cells, Path(out), workers, path, ray=ray)
     keys = {cell_key(c) for c in cells}
     frame = read_bench(out, keys) if (Path(out) / 'records.jsonl').exists() else _frame([])
     print(f'\n{bench_table(frame)}')
@@ -364,14 +368,14 @@ def _presets_text():
     data = {n: ', '.join(dict.fromkeys(d for p in parts for d in p['data'])) for n, parts in PRESETS.items()}
     return 'Presets: ' + '; '.join(f'{n} ({d}; {PRESETS[n][0].get("seeds", 5)} seeds)' for n, d in data.items())
 
-# %% ../nbs/95_cli.ipynb #40a3dc89
+# %% ../nbs/95_cli.ipynb #c784c18d
 def _bench_parser():
     "The command line of `amf_bench`."
     p = argparse.ArgumentParser('amf_bench', description='Compare methods over data sets and seeds, with one record for each, or their speed.')
     sub = p.add_subparsers(required=True, metavar='run | table | speed')
     more = dict(run=_presets_text(), speed=f'Sections: {", ".join(SECTIONS)}')
     for name, func, positional in (('run', bench_run, 'preset'), ('table', bench_show, 'folder'), ('speed', bench_speed, None)):
-        made = make_parser(func, positional, None)
+        made = make_parser(func, positional, None, dict(ray='auto'))
         q = sub.add_parser(name, parents=[made], add_help=False, description=made.description, epilog=more.get(name), help=made.description,
                            formatter_class=made.formatter_class)
         q.set_defaults(func=func)
