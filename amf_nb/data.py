@@ -9,11 +9,12 @@ __all__ = ['FASHION_VOCAB', 'DEBIAN_FASHION', 'CIFAR10_VOCAB', 'PAPER_DLS', 'loa
            'fashion_mnist_dls', 'sample_dls', 'aircraft_dls', 'dtd_dls', 'cars_dls', 'cifar10_dls', 'paper_dls',
            'stratified_split', 'image_dls']
 
-# %% ../nbs/80_data.ipynb #5032c1c2
-import contextlib, gzip, io, math, os, pickle, struct, tempfile, warnings, zlib
+# %% ../nbs/80_data.ipynb #3f9c62b9
+import contextlib, gzip, io, math, os, pickle, re, struct, tempfile, warnings, zlib
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np, pandas as pd, torch
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -64,26 +65,33 @@ def _check_pixels(im):
     n,limit = im.width*im.height, Image.MAX_IMAGE_PIXELS
     if limit and n>limit: raise Image.DecompressionBombError(f"{n} pixels, more than the {limit} that PIL.Image.MAX_IMAGE_PIXELS allows")
 
-# %% ../nbs/80_data.ipynb #ece2b9ba
-def _check_scans(im, most=64):
-    "`ValueError` if the opened image `im` is a JPEG of more than `most` scans."
-    if im.format not in ('JPEG', 'MPO'): return
-    at = im.fp.tell()
-    im.fp.seek(0)
-    n = im.fp.read().count(b'\xff\xda')
-    im.fp.seek(at)
+# %% ../nbs/80_data.ipynb #4d4885f3
+def _check_scans(data, most=64):
+    "`ValueError` if the JPEG file `data` has more than `most` scans."
+    n = data.count(b'\xff\xda') if data[:2]==b'\xff\xd8' else 0
     if n>most: raise ValueError(f"{n} scans, and a progressive JPEG needs no more than {most}")
 
-# %% ../nbs/80_data.ipynb #4a1af99e
-_never = {'EPS','WMF','FITS','BUFR','GRIB','HDF5','MPEG'}
+# %% ../nbs/80_data.ipynb #b1390063
+def _check_icon(data):
+    "`DecompressionBombError` if the icon `data` holds a PNG of too many pixels."
+    if data[:4] not in (b'\0\0\1\0', b'\0\0\2\0', b'icns'): return
+    for m in re.finditer(rb'IHDR(.{4})(.{4})', data, re.DOTALL):
+        _check_pixels(SimpleNamespace(width=int.from_bytes(m[1], 'big'), height=int.from_bytes(m[2], 'big')))
+
+# %% ../nbs/80_data.ipynb #4493c78e
+_never,_most = {'EPS','WMF','FITS','BUFR','GRIB','HDF5','MPEG'}, 2**30
 
 def _open(src):
     "The image in `src`, the path or bytes of a file, of which no more than the header has been read."
-    if not isinstance(src, bytes) and os.path.exists(src) and not os.path.isfile(src): raise ValueError('no ordinary file')
+    if not isinstance(src, bytes):
+        if os.path.exists(src) and not os.path.isfile(src): raise ValueError('no ordinary file')
+        if os.path.getsize(src)>_most: raise ValueError(f'a file of more than {_most} bytes')
+        src = Path(src).read_bytes()
+    _check_scans(src)
+    _check_icon(src)
     Image.init()
-    im = Image.open(io.BytesIO(src) if isinstance(src, bytes) else src, formats=[f for f in Image.ID if f not in _never])
+    im = Image.open(io.BytesIO(src), formats=[f for f in Image.ID if f not in _never])
     _check_pixels(im)
-    _check_scans(im)
     return im
 
 # %% ../nbs/80_data.ipynb #a4c36aa2

@@ -165,7 +165,7 @@ class Spy(Callback):
             wd = self.wd if self.want.wd.get(p) is None else self.want.wd[p]
             if self.sgd and not wd: torch.testing.assert_close(p.detach(), was - lr * grad, rtol=1e-5, atol=1e-8)
             if not torch.equal(p.detach(), was): self.moved.add(p)
-            else: assert not grad.abs().max() > 1e-3 * was.abs().max(), 'a gradient, and nothing moved'
+            else: assert not (lr * grad.abs() > 1e-6 * was.abs() + 1e-12).any(), 'a gradient, and nothing moved' # less is lost in rounding
 
 
 @PROFILE
@@ -197,7 +197,6 @@ def test_frozen_stays_and_the_rest_moves(plan):
     assert spy.steps and last.steps == 2
     heads = {p for b in learn.model.branches for p in b.head.parameters()}
     assert heads <= last.moved
-    assert last.moved >= {p for p in want.factor if p.requires_grad and p.grad is not None and p.grad.abs().max() > 1e-4 * p.detach().abs().max()}
     assert all(p.grad is not None for p in want.factor)
 
 
