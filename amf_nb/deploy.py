@@ -6,9 +6,8 @@
 __all__ = ['VERSION', 'load_amf', 'branch_costs', 'weight_mask', 'renormalise', 'Rescale', 'one_network', 'branch_soup', 'Distil',
            'to_onnx', 'to_exported']
 
-# %% ../nbs/75_deploy.ipynb #1f1d6898
+# %% ../nbs/75_deploy.ipynb #f2f988dd
 import copy
-import hashlib
 import importlib
 import json
 import math
@@ -45,6 +44,7 @@ from .data import pair_dls
 from .fusion import AMFModel, create_amf_model
 from .learner import AMFLearner, _panel_row, _targets_kind
 from .policy import weights_from_scores
+from .resume import _sha
 from .strategies import Strategy, resolve_strategies, strategy_from_json
 
 # %% ../nbs/75_deploy.ipynb #330c57b8
@@ -55,14 +55,6 @@ def _write_aside(path, write):
         write(part)
         os.replace(part, path)
     finally: part.unlink(missing_ok=True)
-
-# %% ../nbs/75_deploy.ipynb #96b668a8
-def _digest(path):
-    "The first 16 hexadecimal digits of the SHA-256 of a file."
-    res = hashlib.sha256()
-    with open(path, 'rb') as f:
-        while data := f.read(2**20): res.update(data)
-    return res.hexdigest()[:16]
 
 # %% ../nbs/75_deploy.ipynb #04de6c27
 def _resize_of(dls):
@@ -192,7 +184,7 @@ def _check_config(c, file):
         if not ok(c[k], c): raise ValueError(f'{file} has `{k}`={reprlib.repr(c[k])}: it has to be {need}')
     return c
 
-# %% ../nbs/75_deploy.ipynb #e0b4ad92
+# %% ../nbs/75_deploy.ipynb #dce433b5
 @patch
 def save_amf(self:AMFLearner,
     path, # a folder; made if it is missing, a model in it is replaced in one step
@@ -205,7 +197,7 @@ def save_amf(self:AMFLearner,
     part = path / f'.weights.{os.getpid()}.part'
     try:
         save_model(self.model, str(part))
-        config['weights'] = f'weights-{_digest(part)}.safetensors'
+        config['weights'] = f'weights-{_sha(part)}.safetensors'
         os.replace(part, path / config['weights'])
     finally: part.unlink(missing_ok=True)
     _write_aside(path / 'config.json', lambda p: p.write_text(json.dumps(config, indent=1)))
@@ -317,7 +309,7 @@ def _empty_dls(image, vocab, multilabel):
     norm = [Normalize.from_stats(*image['stats'], cuda=False)] if image['stats'] else []
     return pair_dls(pairs, pairs, vocab, tfm, norm, multi=multilabel, num_workers=0).new_empty()
 
-# %% ../nbs/75_deploy.ipynb #b5b79643
+# %% ../nbs/75_deploy.ipynb #c6cd6255
 def _load_model(c, file):
     "The model of the configuration `c` with the weights in `file`; `ValueError` if they do not belong together."
     tensors = _read_header(file)
@@ -325,7 +317,7 @@ def _load_model(c, file):
     if held < body: raise ValueError(f'it holds {held} numbers, and {c["arch"]} has {body}')
     backbone = create_backbone(c['arch'], pretrained=False, n_in=c['n_in'])
     _check_tensors(tensors, _skeleton(backbone, c))
-    if _digest(file) != c['weights'][8:24]: raise ValueError('its contents are not those that its name stands for')
+    if _sha(file) != c['weights'][8:24]: raise ValueError('its contents are not those that its name stands for')
     model = _model_of(backbone, c)
     load_model(model, str(file), strict=True)
     return model

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['MODES', 'Fusing', 'Explorer', 'plot_explorer', 'explore']
 
-# %% ../nbs/79_explore.ipynb #063f110b
+# %% ../nbs/79_explore.ipynb #ba87703a
+import base64
 import importlib
 import io
 import warnings
@@ -135,7 +136,17 @@ def about_image(self:Fusing,
     return [dict(name=n, weight=w[k], ran=ran[k], answer=name(p[k]), probability=p[k].max().item(), truth=truth[k].item())
             for k, n in enumerate([*self.names, 'fused'])]
 
-# %% ../nbs/79_explore.ipynb #97599fc3
+# %% ../nbs/79_explore.ipynb #b15cc45d
+def _png(picture):
+    "The thumbnail of `picture` as bytes of a PNG file."
+    Image.fromarray(_thumb(picture, 96)).save(file := io.BytesIO(), 'PNG')
+    return file.getvalue()
+
+def _img(picture):
+    "The thumbnail of `picture` inside of HTML."
+    return '' if picture is None else f'<img style="float:left;margin-right:12px" src="data:image/png;base64,{base64.b64encode(_png(picture)).decode()}">'
+
+# %% ../nbs/79_explore.ipynb #3408eda4
 @patch
 def image_html(self:Fusing,
     i:int, # position of the image
@@ -145,12 +156,13 @@ def image_html(self:Fusing,
     colors, td = branch_colors(self.names) | dict(fused='#000'), '<td style="padding:1px 8px">'
     square = lambda n: f'<span style="color:{colors[n]}">&#9632;</span> {escape(n)}'
     cells = [(square(r['name']), _bar(r['weight'], colors[r['name']]) if r['name'] in self.names else '', f'{r["weight"]:.2f}',
-              escape(r['answer']) if r['ran'] else 'left out', f'{r["truth"]:.2f}') for r in self.about_image(i, state)]
+              escape(r['answer']) if r['ran'] else 'left out', f'{r["truth"]:.2f}' if r['ran'] else '') for r in self.about_image(i, state)]
     rows = ['<tr>' + ''.join(f'{td}{c}</td>' for c in row) + '</tr>' for row in cells]
     head = ''.join(f'<th style="padding:1px 8px;text-align:left">{h}</th>' for h in ('', 'weight', '', 'answer', 'probability of the truth'))
-    return f'<b>image {i}: {escape(self.interp._label(i))}</b><table><tr>{head}</tr>{"".join(rows)}</table>'
+    name = f'<b>image {i}: {escape(self.interp._label(i))}</b>'
+    return f'<div>{_img(self.interp.picture(i))}{name}</div><table style="clear:both;line-height:20px"><tr>{head}</tr>{"".join(rows)}</table>'
 
-# %% ../nbs/79_explore.ipynb #f6df4c78
+# %% ../nbs/79_explore.ipynb #50528a8e
 class Explorer:
     "An ipywidgets view on `Fusing`; show it as the last line of a cell."
     def __init__(self,
@@ -161,8 +173,8 @@ class Explorer:
         self.sliders = self._sliders()
         self.source = self.w.ToggleButtons(options=[('weights as set', False), ("times the policy's", True)], style=dict(button_width='150px'))
         self.mode = self.w.Dropdown(options=[(t, m) for m, t in MODES.items()], layout=dict(width='210px'))
-        self.threshold = self.w.FloatSlider(value=0.9, min=0., max=1., step=0.01, description='threshold', disabled=True)
-        self.classes = self.w.Dropdown(options=[('images of every class', None), *((v, c) for c, v in enumerate(fusing.interp.vocab))], layout=dict(width='210px'))
+        self.threshold = self.w.FloatSlider(value=0.9, min=0., max=1., step=0.01, description='threshold', disabled=True, style=dict(description_width='110px'))
+        self.classes = self.w.Dropdown(options=[('images of every class', -1), *((v, c) for c, v in enumerate(fusing.interp.vocab))], layout=dict(width='210px'))
         self.numbers, self.detail = self.w.HTML(), self.w.HTML()
         self.grid = self.w.GridBox(layout=dict(grid_template_columns='repeat(auto-fill, 128px)', grid_gap='6px'))
         self._listen()
@@ -183,11 +195,11 @@ def _listen(self:Explorer):
     for o in (*self.sliders, self.source, self.mode, self.threshold): o.observe(lambda _: self._update(), 'value')
     self.classes.observe(lambda _: self._show_class(), 'value')
 
-# %% ../nbs/79_explore.ipynb #deb731e6
+# %% ../nbs/79_explore.ipynb #929d6e22
 @patch
 def _show_class(self:Explorer):
     "Show images of the chosen class."
-    self.shown = self.fusing.worth_seeing(self.n, self.classes.value)
+    self.shown = self.fusing.worth_seeing(self.n, None if self.classes.value < 0 else self.classes.value)
     self.buttons = [self.w.Button(layout=dict(width='124px'), tooltip='show what each branch says') for _ in self.shown]
     for b, i in zip(self.buttons, self.shown): b.on_click(lambda _, i=i: self._choose(i))
     images = [self.w.Image(value=_png(self.fusing.interp.picture(i)), width=96, height=96) for i in self.shown]
@@ -205,12 +217,6 @@ def _choose(self:Explorer, i):
 @patch
 def _write_detail(self:Explorer):
     if self.chosen is not None and self.state is not None: self.detail.value = self.fusing.image_html(self.chosen, self.state)
-
-# %% ../nbs/79_explore.ipynb #07d1e7f0
-def _png(picture):
-    "The thumbnail of `picture` as bytes of a PNG file."
-    Image.fromarray(_thumb(picture, 96)).save(file := io.BytesIO(), 'PNG')
-    return file.getvalue()
 
 # %% ../nbs/79_explore.ipynb #1f94d0fd
 @patch
@@ -244,12 +250,12 @@ def _numbers(self:Explorer):
     return (f'<div style="font-size:1.25em">accuracy <b class="amf-accuracy">{100 * s["accuracy"]:.1f}%</b> (95% {100 * s["low"]:.1f} to {100 * s["high"]:.1f})</div>'
             f'<div>{s["branches"]:.2f} branches{cost}; {len(self.fusing.z):,} images</div>')
 
-# %% ../nbs/79_explore.ipynb #f05d483c
+# %% ../nbs/79_explore.ipynb #723c3610
 @patch(as_prop=True)
 def box(self:Explorer): # a widget
     "Everything, laid out."
     w = self.w
-    controls = w.VBox([*self.sliders, self.source, w.HBox([self.mode, self.threshold]), self.numbers], layout=dict(min_width='420px'))
+    controls = w.VBox([*self.sliders, self.source, self.mode, self.threshold, self.numbers], layout=dict(width='400px'))
     top = w.HBox([controls, w.VBox([self.detail])], layout=dict(flex_flow='row wrap', grid_gap='20px'))
     return w.VBox([top, self.classes, self.grid])
 

@@ -15,19 +15,22 @@ from pathlib import Path
 
 from .interpret import AMFInterpretation, _read_parts
 
-# %% ../nbs/78_report.ipynb #c248cd24
+# %% ../nbs/78_report.ipynb #ae70536e
 def _honesty(info, n):
     "Which images the numbers are measured on, and what chose what; Markdown."
     about, fit = info['about'], info['about'].get('policy_fit')
     text = f'All numbers below are measured on **{n:,} validation images**. No branch trained on them, and nothing was fitted to them or chosen by them. '
-    if fit: text += f"Policy, static weights and the best single branch were fitted on {fit['images']:,} training images that were held out from the branches at that time. "
-    elif not about.get('best_branch'): text += 'No training images were held out, so where a single branch is called the best, that was chosen on these images, and the text says so. '
+    if fit: text += (f"Policy, static weights and the best single branch were fitted on {fit['images']:,} training images "
+                     'that were held out from the branches at that time. ')
+    elif not about.get('best_branch'):
+        text += 'No training images were held out, so where a single branch is called the best, that was chosen on these images, and the text says so. '
     return text + ('Intervals are 95% intervals over images; they say nothing of another training run. '
                    'Whoever compares several runs by these numbers and keeps the best one has chosen by them, and needs other images for an honest number.')
 
-# %% ../nbs/78_report.ipynb #6f921433
+# %% ../nbs/78_report.ipynb #7ad87ec0
 def _read_json(file): return json.loads(file.read_text()) if file.is_file() else {}
 
+# %% ../nbs/78_report.ipynb #72b3e7fe
 def _origin(folder, info):
     "How the run came about, as lines of Markdown."
     config, metrics, about = _read_json(folder / 'config.json'), _read_json(folder / 'metrics.json'), info['about']
@@ -77,7 +80,7 @@ def _applies(need, info):
             'single label': several and not about.get('multilabel')}
     return bool(have[need])
 
-# %% ../nbs/78_report.ipynb #3e08f277
+# %% ../nbs/78_report.ipynb #8e6945e9
 _SETUP = '''%matplotlib inline
 import matplotlib.pyplot as plt
 from IPython.display import Markdown
@@ -86,6 +89,8 @@ from amf_nb.interpret import AMFInterpretation
 plt.rcParams['figure.dpi'] = 80
 interp = AMFInterpretation.from_run('.')
 interp'''
+
+# %% ../nbs/78_report.ipynb #7600d7e9
 _GO_ON = '''`report.ipynb` beside this file is the notebook that made it; open it in JupyterLab to go on. The model is in `model/`:
 
 ```python
@@ -109,13 +114,14 @@ def report_notebook(
     for i, c in enumerate(cells): c['id'] = f'report-{i}'
     return nbf.v4.new_notebook(cells=cells, metadata=dict(kernelspec=dict(name='python3', display_name='python3', language='python')))
 
-# %% ../nbs/78_report.ipynb #0a9e6ea5
+# %% ../nbs/78_report.ipynb #cc602785
 def _execute(nb, folder, kernel='python3', timeout=300):
     "Run `nb` in `folder`, in place."
     client, specs = _need('nbclient', 'jupyter_client.kernelspec')
     try: specs.KernelSpecManager().get_kernel_spec(kernel)
     except specs.NoSuchKernel as e: raise RuntimeError(f'the report is made by a Jupyter kernel, and there is none called {kernel!r}: pip install ipykernel') from e
-    try: client.NotebookClient(nb, timeout=timeout, kernel_name=kernel, resources=dict(metadata=dict(path=str(folder))), extra_arguments=['--log-level=ERROR']).execute()
+    where = dict(metadata=dict(path=str(folder)))
+    try: client.NotebookClient(nb, timeout=timeout, kernel_name=kernel, resources=where, extra_arguments=['--log-level=ERROR']).execute()
     except client.exceptions.CellExecutionError as e: raise RuntimeError(f'the report stopped at {e.ename}: {e.evalue}') from e
     return nb
 
@@ -144,14 +150,19 @@ def _tidy(nb):
                 if 'image/png' in o.get('data', {}): o.metadata['image/png'] = dict(alt=title)
     return nb
 
-# %% ../nbs/78_report.ipynb #daee40b4
+# %% ../nbs/78_report.ipynb #7357073d
+def _exporter():
+    "nbconvert's plainest HTML, without code."
+    hidden = dict(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True, exclude_anchor_links=True)
+    return _need('nbconvert').HTMLExporter(template_name='basic', **hidden)
+
+# %% ../nbs/78_report.ipynb #4ecbb417
 def report_html(
     nb, # an executed notebook
     title:str, # of the page
 ) -> str: # a page that needs nothing else
     "`nb` as one HTML page without code."
-    exporter = _need('nbconvert').HTMLExporter(template_name='basic', exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True, exclude_anchor_links=True)
-    body, _ = exporter.from_notebook_node(_tidy(nb))
+    body, _ = _exporter().from_notebook_node(_tidy(nb))
     return _PAGE.format(title=escape(title), body=body)
 
 # %% ../nbs/78_report.ipynb #86c4e1cb

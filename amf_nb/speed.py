@@ -425,7 +425,7 @@ def _fewer(n, size, first, bs):
     "As many images of `size` as have the pixels of `n` images of size `first`, in whole batches."
     return max(1, round(n * (first / size)**2 / bs)) * bs
 
-# %% ../nbs/92_speed.ipynb #04deeda0
+# %% ../nbs/92_speed.ipynb #083e5ed3
 @_section
 def _branches(arch=ARCH, n=256, size=64, bs=64, rounds=3, ks=(1, 2, 3, 5, 8)):
     return _grow(((k, Rig(arch, n, size, bs), GROWTH[:k]) for k in ks), rounds)
@@ -435,7 +435,7 @@ def _sizes(arch=ARCH, n=256, bs=64, rounds=2, sizes=(64, 96, 128, 224), cases=_p
     return _grow(((s, Rig(arch, _fewer(n, s, sizes[0], bs), s, bs), None) for s in sizes), rounds, cases)
 
 @_section
-def _images(arch=ARCH, size=64, bs=64, rounds=2, ns=(1024, 4096), cases=_pair):
+def _images(arch=ARCH, size=64, bs=64, rounds=2, ns=(1024, 4096, 16384), cases=_pair):
     return _grow(((n, Rig(arch, n, size, bs), None) for n in ns), rounds, cases)
 
 # %% ../nbs/92_speed.ipynb #728d32ab
@@ -670,21 +670,19 @@ def _stacks(ax, record):
     ax.set(xlabel='share of an epoch', xlim=(0, 1))
     ax.legend(fontsize=7, ncols=3, loc='lower center', bbox_to_anchor=(0.5, 1))
 
-# %% ../nbs/92_speed.ipynb #dfb58409
+# %% ../nbs/92_speed.ipynb #7a4fb220
 _panels = dict(training=_bars, prediction=_bars, memory=_bars, whole=_bars, branches=_curves, sizes=_curves, images=_curves, profile=_stacks)
 
 def plot_speed(
     records:list, # from `read_speed` or `run_speed`
-): # matplotlib figure; two rows of panels for each architecture and device
+): # matplotlib figure, four panels a row
     "Training, prediction, memory and growth against the reference, and where an epoch goes."
-    groups = {}
-    for r in records:
-        if r['section'] in _panels: groups.setdefault((r['config']['arch'], r['device']), {})[r['section']] = r
-    if not groups: raise ValueError('`records` has none of the sections ' + ', '.join(_panels) + ': run one of them first')
-    fig, axs = plt.subplots(2 * len(groups), 4, figsize=(15, 6.4 * len(groups)), dpi=70, layout='constrained')
-    for row, (key, found) in enumerate(groups.items()):
-        for ax, (name, draw) in zip(axs[2 * row:2 * row + 2].flat, _panels.items()):
-            if name not in found: ax.axis('off'); continue
-            draw(ax, found[name])
-            if draw is not _stacks: ax.set_title(f'{name}: {", ".join(key)}', fontsize=9)
+    panels = {(r['config']['arch'], r['device'], r['section']): r for r in records if r['section'] in _panels}
+    if not panels: raise ValueError('`records` has none of the sections ' + ', '.join(_panels) + ': run one of them first')
+    rows, order = -(-len(panels) // 4), [*_panels]
+    fig, axs = plt.subplots(rows, 4, figsize=(15, 3.2 * rows), dpi=70, layout='constrained', squeeze=False)
+    for ax in axs.flat[len(panels):]: ax.axis('off')
+    for ax, key in zip(axs.flat, sorted(panels, key=lambda k: (k[:2] != next(iter(panels))[:2], k[:2], order.index(k[2])))):
+        _panels[key[2]](ax, panels[key])
+        if key[2] != 'profile': ax.set_title(f'{key[2]}: {", ".join(key[:2])}', fontsize=9)
     return fig

@@ -17,6 +17,7 @@ from pathlib import Path
 import nbformat
 from playwright.sync_api import sync_playwright
 
+QUIET = "import warnings\nwarnings.filterwarnings('ignore')"
 TOY = "from amf_nb.test_utils import toy_learner\nlearn = toy_learner(); learn.fine_tune(6, 1e-2, holdout=0.25)"
 RUN = "from amf_nb.interpret import AMFInterpretation\nlearn = AMFInterpretation.from_run({!r})"
 SHOW = "from amf_nb.explore import explore\nexplore(learn, n=8)"
@@ -24,7 +25,7 @@ SHOW = "from amf_nb.explore import explore\nexplore(learn, n=8)"
 
 def notebook(folder, run):
     "A notebook in `folder` that opens the explorer."
-    cells = [TOY if run is None else RUN.format(str(Path(run).resolve())), SHOW]
+    cells = [QUIET, TOY if run is None else RUN.format(str(Path(run).resolve())), SHOW]
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells],
                                   metadata=dict(kernelspec=dict(name="python3", display_name="python3", language="python")))
     nbformat.write(nb, folder / "explorer.ipynb")
@@ -34,7 +35,7 @@ def lab(folder, port):
     "JupyterLab on `port`, waiting until it answers."
     cmd = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", "--ServerApp.port_retries=0",
            "--IdentityProvider.token=", "--ServerApp.password=", f"--notebook-dir={folder}"]
-    log = open(folder / "lab.log", "w")
+    log = open(folder.parent / "lab.log", "w")
     proc = subprocess.Popen(cmd, stdout=log, stderr=log)
     for _ in range(120):
         if proc.poll() is not None: break
@@ -43,7 +44,7 @@ def lab(folder, port):
             return proc
         except OSError: time.sleep(0.5)
     proc.terminate()
-    raise SystemExit("JupyterLab did not start:\n" + (folder / "lab.log").read_text()[-2000:])
+    raise SystemExit("JupyterLab did not start:\n" + (folder.parent / "lab.log").read_text()[-2000:])
 
 
 def accuracy(page):
@@ -76,6 +77,7 @@ def check(page, url):
     page.locator('.lm-MenuBar-itemLabel:text-is("Run")').click()
     page.locator('.lm-Menu-itemLabel:text-is("Run All Cells")').click()
     page.wait_for_selector(".amf-accuracy", timeout=180_000)
+    for b in page.locator('.Toastify button:has-text("No")').all(): b.click()  # no news from the network
     page.wait_for_timeout(1000)
     seen = dict(start=accuracy(page))
     handles = page.locator(".jp-OutputArea .noUi-handle")
@@ -105,7 +107,8 @@ def main():
     p.add_argument("--chromium", default=shutil.which("chromium") or shutil.which("chromium-browser"))
     p.add_argument("--port", type=int, default=8897)
     a = p.parse_args()
-    folder = Path(tempfile.mkdtemp())
+    folder = Path(tempfile.mkdtemp()) / "notebooks"
+    folder.mkdir()
     notebook(folder, a.run)
     server = lab(folder, a.port)
     try:
@@ -118,7 +121,7 @@ def main():
     finally:
         server.terminate()
         server.wait(20)
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder.parent, ignore_errors=True)
     print(json.dumps(seen, indent=1))
     sys.exit(bool(seen["errors"]))
 
