@@ -6,7 +6,7 @@
 __all__ = ['make_parser', 'panel_text', 'policy_text', 'train_run', 'predict_table', 'predict_files', 'amf_train', 'amf_predict',
            'bench_run', 'bench_show', 'bench_speed', 'amf_bench']
 
-# %% ../nbs/95_cli.ipynb #233d53a2
+# %% ../nbs/95_cli.ipynb #257f0cb3
 import argparse
 import contextlib
 import inspect
@@ -29,7 +29,7 @@ from fastcore.docments import docments
 from .bench import PRESETS, _frame, _lock, _run_all, _versions, bench_table, cell_key, plot_bench, preset_cells, read_bench
 from .data import check_images, image_dls, sample_dls
 from .deploy import load_amf
-from .devices import by_first, share_of_batch, whole_group
+from .devices import alone, by_first, share_of_batch, whole_group
 from .guard import BranchGuard
 from .interpret import AMFInterpretation, PolicyLog, save_parts
 from .learner import amf_learner
@@ -143,7 +143,7 @@ def _write_run(learn, folder, seconds):
     save_parts(interp, folder)
     return panel, verdict
 
-# %% ../nbs/95_cli.ipynb #7b982144
+# %% ../nbs/95_cli.ipynb #cb9785bc
 def _finish(learn, out, seconds, report=True):
     "Write what the run found, give it its name, print it, and make its report."
     folder = _unfinished(out)
@@ -153,7 +153,7 @@ def _finish(learn, out, seconds, report=True):
     print(f'\n{panel_text(panel)}\n\n{verdict}\n{policy_text(learn.policy_fit)}\nTrained in {seconds:.0f} s. Model, tables and figures are in {out}')
     if report:
         try: print(f'Open {write_report(out)} to look at it')
-        except (ImportError, RuntimeError) as e: print(f'no report: {e}; then run `amf_report {shlex.quote(str(out))}`', file=sys.stderr)
+        except (ImportError, RuntimeError, OSError) as e: print(f'no report: {e}; then run `amf_report {shlex.quote(str(out))}`', file=sys.stderr)
     return out
 
 # %% ../nbs/95_cli.ipynb #2f7b7ec4
@@ -172,7 +172,7 @@ def _learner_for(folder, arch, strategies, size, bs, lr, seed, policy, fusion, w
     learn = amf_learner(dls, arch, names, policy, fusion, pretrained=not scratch, weights=weights, seed=seed, lr=lr)
     return learn.remove_cb(BranchGuard).add_cb(BranchGuard(on_fault))
 
-# %% ../nbs/95_cli.ipynb #c528c134
+# %% ../nbs/95_cli.ipynb #3e236213
 def _train(out, args):
     "Train the run `out` from its start or its newest checkpoint, and finish it."
     learn, views = _learner_for(**args), args['views']
@@ -181,7 +181,8 @@ def _train(out, args):
     saver = Checkpoints(_unfinished(out) / 'checkpoints', resume=True)
     with learn.feature_cache(views) if views else contextlib.nullcontext(), learn.distrib_ctx() if num_distrib() > 1 else contextlib.nullcontext():
         learn.fine_tune(args['epochs'], cbs=[PolicyLog(), saver])
-    return out if rank_distrib() else _finish(learn, out, saver.elapsed(), not args['no_report'])
+    if rank_distrib(): return out
+    with alone(): return _finish(learn, out, saver.elapsed(), not args['no_report'])
 
 # %% ../nbs/95_cli.ipynb #5ea9dcd7
 def train_run(

@@ -146,6 +146,7 @@ def write_sources(proc, src):
         to.parent.mkdir(parents=True, exist_ok=True)
         to.write_text(json.dumps(nb))
     (src / 'names.md').write_text(summary(notebooks))
+    shutil.copytree(root / 'nbs/images', src / 'images')
 
 
 def main(out=root / '_site'):

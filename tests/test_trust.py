@@ -1,8 +1,9 @@
 """Runs that are killed, repeated, shared by two processes, or fed with extreme data."""
-import json, os, random, shlex, signal, subprocess, sys, time
+import json, shlex, subprocess, sys, time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -37,10 +38,15 @@ def test_the_command_in_config_json_repeats_a_run_bit_for_bit_in_a_fresh_process
     assert kills.weights(tmp / 'again') == want
 
 
+def _kill(pid):
+    "SIGKILL for the process `pid` and all that it started; workers of a launcher are in groups of their own."
+    for p in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]: p.kill()
+
+
 def _two(*args, wait=True):
     "`amf_train` on two processes."
     launch = [sys.executable, '-W', 'ignore', '-m', 'torch.distributed.run', '--nproc_per_node', '2', str(Path(sys.executable).with_name('amf_train')), *map(str, args)]
-    p = subprocess.Popen(launch, env=kills.ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    p = subprocess.Popen(launch, env=kills.ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if not wait: return p
     out, err = p.communicate(timeout=300)
     assert p.returncode == 0, err[-3000:]
@@ -55,7 +61,7 @@ def test_two_processes_make_one_run_and_resume_it(run):
     assert metrics['images'] == alone['images'] and metrics['policy_fit']['images'] == alone['policy_fit']['images']
     p, files = _two(folder, *kills.OPTIONS, '--out', tmp / 'cut', wait=False), tmp / 'cut.unfinished/checkpoints'
     while not any(files.glob('epoch-0003*')) and p.poll() is None: time.sleep(0.01)
-    os.killpg(p.pid, signal.SIGKILL)
+    _kill(p.pid)
     p.communicate()
     _two('--resume', tmp / 'cut')
     assert kills.weights(tmp / 'cut') == kills.weights(tmp / 'two')

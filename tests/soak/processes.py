@@ -13,7 +13,7 @@ def train(n, seed, epochs, tmp):
     "Seconds of training, and the accuracy of policy and plain average, with `n` processes."
     launch = ['-m', 'torch.distributed.run', '--nproc_per_node', str(n)] if n > 1 else []
     out = Path(tmp) / f'{n}-{seed}'
-    subprocess.run([sys.executable, '-W', 'ignore', *launch, TRAIN, '--epochs', str(epochs), '--seed', str(seed), '--out', str(out)], env=ENV, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, '-W', 'ignore', *launch, TRAIN, '--epochs', str(epochs), '--seed', str(seed), '--out', str(out), '--no_report'], env=ENV, check=True, stdout=subprocess.DEVNULL)
     m = json.loads((out / 'metrics.json').read_text())
     return dict(processes=n, seed=seed, seconds=m['seconds'], policy=m['panel']['policy']['accuracy'], uniform=m['panel']['uniform']['accuracy'],
                 validation_images=m['images']['valid'], policy_images=m['policy_fit']['images'])
