@@ -78,14 +78,14 @@ def _check_icon(data):
     for m in re.finditer(rb'IHDR(.{4})(.{4})', data, re.DOTALL):
         _check_pixels(SimpleNamespace(width=int.from_bytes(m[1], 'big'), height=int.from_bytes(m[2], 'big')))
 
-# %% ../nbs/80_data.ipynb #4493c78e
+# %% ../nbs/80_data.ipynb #6b4ee8eb
 _never,_most = {'EPS','WMF','FITS','BUFR','GRIB','HDF5','MPEG'}, 2**30
 
 def _open(src):
     "The image in `src`, the path or bytes of a file, of which no more than the header has been read."
     if not isinstance(src, bytes):
         if os.path.exists(src) and not os.path.isfile(src): raise ValueError('no ordinary file')
-        if os.path.getsize(src)>_most: raise ValueError(f'a file of more than {_most} bytes')
+        if not 0<os.path.getsize(src)<=_most: raise ValueError(f'a file without bytes, or of more than {_most} bytes') # some devices say they have none, and never end
         src = Path(src).read_bytes()
     _check_scans(src)
     _check_icon(src)

@@ -21,6 +21,7 @@ from torch import nn
 
 from amf_nb.backbones import Backbone
 from amf_nb.core import Strategy, amf_learner, create_backbone
+from amf_nb.learner import amf_groups
 from amf_nb.test_utils import toy_dls
 
 warnings.filterwarnings('ignore')
@@ -75,7 +76,8 @@ class MovingAverage(Callback):
 CALLBACKS = dict(clip=lambda: GradientClip(0.1), accumulate=lambda: GradientAccumulation(8), mixup=lambda: MixUp(), save=lambda: SaveModelCallback(), mean=MovingAverage,
                  plateau=lambda: ReduceLROnPlateau(patience=1), early=lambda: EarlyStoppingCallback(patience=1))
 CALLS = dict(train=lambda l: l.model.train(), eval=lambda l: l.model.eval(), each_train=lambda l: [m.train() for m in l.model.modules()], freeze=lambda l: l.freeze(), unfreeze=lambda l: l.unfreeze(),
-             freeze_to=lambda l: l.freeze_to(-2), freeze_one=lambda l: l.freeze_to(1), thaw_all=lambda l: l.model.requires_grad_(True), trunk_train=lambda l: l.model.trunk.train(),
+             freeze_to=lambda l: l.freeze_to(-2), freeze_one=lambda l: l.freeze_to(1) if len({g['depth'] for g in amf_groups(l.model)}) > 1 else None, # else nothing would be left to train
+             thaw_all=lambda l: l.model.requires_grad_(True), trunk_train=lambda l: l.model.trunk.train(),
              validate=lambda l: l.validate(), preds=lambda l: l.get_preds(), resume=lambda l: (l.save('mid', with_opt=True), l.load('mid', with_opt=True)), new_opt=lambda l: l.create_opt())
 FITS = dict(fit=lambda l, cbs: l.fit(1, 1e-2, cbs=cbs), one_cycle=lambda l, cbs: l.fit_one_cycle(1, 1e-2, cbs=cbs), slices=lambda l, cbs: l.fit_one_cycle(1, slice(1e-3, 1e-2), cbs=cbs),
             flat=lambda l, cbs: l.fit_flat_cos(1, 1e-2, cbs=cbs), fine_tune=lambda l, cbs: l.fine_tune(1, 1e-2, cbs=cbs))
