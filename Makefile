@@ -25,7 +25,7 @@ demo: .venv/ready
 
 test: .venv/ready
 	PATH="$(BIN):$$PATH" OMP_NUM_THREADS=1 nbdev_test --n_workers 2 --timing
-	PATH="$(BIN):$$PATH" OMP_NUM_THREADS=1 python -m pytest -q tests
+	PATH="$(BIN):$$PATH" OMP_NUM_THREADS=1 python -m pytest -q -n 2 tests
 
 sync: .venv/ready
 	PATH="$(BIN):$$PATH" sh -c 'nbdev_clean && nbdev_export'

@@ -3,7 +3,6 @@ import json, shlex, subprocess, sys, time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import torch
 
@@ -40,6 +39,7 @@ def test_the_command_in_config_json_repeats_a_run_bit_for_bit_in_a_fresh_process
 
 def _kill(pid):
     "SIGKILL for the process `pid` and all that it started; workers of a launcher are in groups of their own."
+    import psutil
     for p in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]: p.kill()
 
 
@@ -54,6 +54,7 @@ def _two(*args, wait=True):
 
 
 def test_two_processes_make_one_run_and_resume_it(run):
+    pytest.importorskip('accelerate')
     folder, _, _, tmp = run
     said = _two(folder, *kills.OPTIONS, '--out', tmp / 'two')
     assert said.count('Trained in') == 1 and said.count('oracle') == 1
