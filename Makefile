@@ -50,6 +50,7 @@ soak: .venv/ready
 	.venv/bin/python tests/soak/frozen.py
 	.venv/bin/python tests/soak/load.py
 	.venv/bin/python tests/soak/processes.py --out bench/soak/processes.json
+	.venv/bin/python tests/soak/explorer.py --out bench/soak/explorer.json
 
 ENV ?= .venv-newest
 newest:
