@@ -1,0 +1,69 @@
+"""Every notebook and test under settings that make one processor calculate like others, as records.
+
+python tests/portable.py [SETTING ...] [--out bench/soak/portable.jsonl]      a SETTING is NAME=VALUE, NAME=VALUE ..; none: those below
+
+The kernels that torch and oneDNN choose differ from processor to processor, and so do the last digits of what they compute.
+Adds a line for each setting with how many notebooks and tests passed; the same setting again replaces its line."""
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).parent.parent
+SETTINGS = ['ATEN_CPU_CAPABILITY=default', 'ONEDNN_MAX_CPU_ISA=AVX2', 'OMP_NUM_THREADS=1', 'OMP_NUM_THREADS=2']
+
+
+def notebooks(env):
+    "(notebooks that passed, names of those that failed)"
+    done = subprocess.run(['nbdev_test', '--n_workers', '2', '--timing'], cwd=ROOT, env=env, capture_output=True, text=True)
+    said = done.stdout + done.stderr
+    failed = re.findall(r'^\s*(\S+\.ipynb)\s*$', said.partition('Failed On The Following')[2], re.M)
+    if done.returncode and not failed: failed = [said[-300:]]
+    total = sum(not p.name.startswith(('.', '_')) for p in (ROOT / 'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
+    return total - len(failed), failed
+
+
+def tests(env):
+    "(tests that passed, names of those that failed)"
+    with tempfile.TemporaryDirectory() as tmp:
+        command = [sys.executable, '-m', 'pytest', '-q', '-n', '2', '-p', 'no:cacheprovider', f'--junitxml={tmp}/r.xml', 'tests']
+        subprocess.run(command, cwd=ROOT, env=env, capture_output=True)
+        cases = [*ET.parse(f'{tmp}/r.xml').iter('testcase')]
+    kind = {c: {o.tag for o in c} for c in cases}
+    failed = [f'{c.get("classname")}.{c.get("name")}' for c, tags in kind.items() if tags & {'failure', 'error'}]
+    return sum(not tags & {'failure', 'error', 'skipped'} for tags in kind.values()), failed
+
+
+def record(setting):
+    "What passed under `setting`."
+    env, start = os.environ | {'OMP_NUM_THREADS': '1'} | dict(s.split('=', 1) for s in setting.split()), time.time()
+    (nbs_ok, nbs_bad), (tests_ok, tests_bad) = notebooks(env), tests(env)
+    return dict(setting=setting, machine=f'{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}', notebooks=nbs_ok, tests=tests_ok,
+                failed=nbs_bad + tests_bad, minutes=round((time.time() - start) / 60, 1))
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    p.add_argument('settings', nargs='*', default=SETTINGS, metavar='NAME=VALUE')
+    p.add_argument('--out', default=ROOT / 'bench/soak/portable.jsonl', type=Path)
+    a, bad = p.parse_args(), 0
+    for setting in a.settings:
+        new = record(setting)
+        bad += len(new['failed'])
+        old = [json.loads(l) for l in a.out.read_text().splitlines()] if a.out.exists() else []
+        lines = [*(r for r in old if r['setting'] != setting), new]
+        a.out.write_text(''.join(json.dumps(r) + '\n' for r in lines))
+        print(json.dumps(new), flush=True)
+    return int(bad > 0)
+
+
+if __name__ == '__main__': sys.exit(main())
