@@ -6,7 +6,7 @@
 __all__ = ['Backbone', 'stage_table', 'create_backbone']
 
 # %% ../nbs/20_backbones.ipynb #cf5f8aca
-import copy, difflib, importlib, importlib.util, socket, warnings
+import copy, difflib, importlib, importlib.util, pickle, socket, warnings
 from collections import OrderedDict
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -302,17 +302,27 @@ def _to_backbone(model, make_parts, name, size, n_in, mean, std):
     return Backbone(stages, feats.shape[1], name, names, n_in, mean, std, tuple(size), split is not None).train(mode)
 
 # %% ../nbs/20_backbones.ipynb #206c4384
+def _read_file(path):
+    "What the weights file `path` holds: numbers, text, and containers of them, nothing that could act."
+    try:
+        if path.suffix == '.safetensors': return safetensors.torch.load_file(path)
+        return torch.load(path, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as e:
+        raise ValueError(f"`weights`={str(path)!r} holds more than tensors, and opening it could run code ({str(e)[:80]}): "
+                         "if you trust it, take its weights out once, for example by "
+                         "torch.save(torch.load(path, weights_only=False)['model'], 'weights.pth')") from e
+    except Exception as e:
+        raise ValueError(f"`weights`={str(path)!r} cannot be read as weights ({type(e).__name__}): "
+                         "save a state dict with torch.save(model.state_dict(), path) or as .safetensors") from e
+
+_where = 'state_dict', 'model', 'model_state_dict', 'net' # in a checkpoint that holds the optimiser, too
+
 def _read_weights(path):
     "The state dict in the file `path` (.safetensors, .pth or .pt)."
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f"`weights`={str(path)!r} is no file: give the path of a .safetensors, .pth or .pt file")
-    try:
-        if path.suffix == '.safetensors': sd = safetensors.torch.load_file(path)
-        else: sd = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as e:
-        raise ValueError(f"`weights`={str(path)!r} cannot be read as weights ({type(e).__name__}): "
-                         "save a state dict with torch.save(model.state_dict(), path) or as .safetensors") from e
-    sd = next((sd[k] for k in ('state_dict', 'model') if isinstance(sd, dict) and isinstance(sd.get(k), dict)), sd)
+    sd = _read_file(path)
+    sd = next((sd[k] for k in _where if isinstance(sd, dict) and isinstance(sd.get(k), dict)), sd)
     if not isinstance(sd, dict) or not sd or not all(isinstance(o, Tensor) for o in sd.values()):
         raise ValueError(f"`weights`={str(path)!r} holds no dict of tensors: save model.state_dict()")
     return {k.removeprefix('module.'): v for k,v in sd.items()}
@@ -326,10 +336,17 @@ def _misfits(model, sd, skip):
     shapes = [f'{k} has shape {tuple(sd[k].shape)} instead of {tuple(v.shape)}' for k,v in want.items() if k in sd and not out(k) and sd[k].shape != v.shape]
     return shapes + missing + [f'{k} is unknown' for k in sd if k not in want and not out(k)]
 
+# %% ../nbs/20_backbones.ipynb #b9a6d8e3
+def _unprefixed(sd, model):
+    "The state dict `sd` without a first word that all its names share and `model` does not know."
+    first = {k.partition('.')[0] for k in sd}
+    if len(first) > 1 or first & {k.partition('.')[0] for k in model.state_dict()}: return sd
+    return {k.partition('.')[2]: v for k,v in sd.items()}
+
 # %% ../nbs/20_backbones.ipynb #a6d91286
 def _load(model, sd, source, conv='', classifier=()):
     "Load the state dict `sd` into `model`; `conv` names its first convolution, `classifier` the layers that may differ."
-    sd, w, skip = dict(sd), f'{conv}.weight', [f'{c}.' for c in classifier]
+    sd, w, skip = _unprefixed(dict(sd), model), f'{conv}.weight', [f'{c}.' for c in classifier]
     ours = model.state_dict().get(w)
     if ours is not None and w in sd and ours.ndim == sd[w].ndim == 4 and ours.shape[1] != sd[w].shape[1] == 3: sd[w] = adapt_input_conv(ours.shape[1], sd[w])
     recipe = getattr(importlib.import_module(type(model).__module__), 'checkpoint_filter_fn', None)
