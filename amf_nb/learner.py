@@ -20,7 +20,6 @@ from fastai.callback.schedule import Learner
 from fastai.callback.training import GradientAccumulation
 from fastai.data.core import DataLoaders, Datasets
 from fastai.data.transforms import get_c
-from fastai.losses import BCEWithLogitsLossFlat
 from fastai.metrics import accuracy, accuracy_multi
 from fastai.torch_core import maybe_gather, set_seed
 from fastai.vision.augment import Normalize
@@ -36,7 +35,10 @@ from .backbones import Backbone, create_backbone
 from .branches import Branch, Trunk, branch_params, l2_sp_penalty
 from .guard import BranchGuard, pick_policy, without_branches
 from .fusion import AMFModel, create_amf_model, entropy_weights, fit_policy, nll, shrink_static
-from .policy import create_policy
+from .loaders import again, categorizer, Expected, first_image, norm_stats, normalised, require_steps
+from .loaders import same_stats, with_steps
+from .losses import classifier_loss, loss_labels, loss_to, try_loss
+from .policy import create_policy, policy_name
 from .strategies import Strategy, get_strategy, resolve_strategies
 
 # %% ../nbs/60_learner.ipynb #58c016a0
@@ -94,23 +96,119 @@ class StrategyRates(Callback):
 class AMFLearner(Learner):
     "A fastai `Learner` for an `AMFModel`."
     def __init__(self,
-        dls, # `DataLoaders`
+        dls, # `DataLoaders`; what they give is what the model expects from now on
         model:AMFModel, # the fused network
         seed:int=None, # makes `fine_tune` repeatable; None draws on the global random state
         config:dict=None, # how the model was made, for `save_amf`
         **kwargs, # what `Learner` takes
     ):
-        self.seed, self.config, self.policy_fit, self.best_branch, self.held = seed, config or {}, None, None, None
+        self.seed, self.config, self.policy_fit, self.held = seed, config or {}, None, None
         self.policy_start, self.released, self.faults, self.first_epoch = copy.deepcopy(model.policy), None, [], 0
+        self.trained, self.began_trained, self.steps, self.best_branch = False, None, 0, None
         super().__init__(dls, model, splitter=amf_splitter, **kwargs)
+        self.loss_func = classifier_loss(self.loss_func, model.multilabel)
         self.add_cbs([BranchLoss(), StrategyRates(), BranchGuard()])
 
     @property
     def core(self): return core_of(self.model)
 
+    @property
+    def dls(self): return self._dls
+
+    @dls.setter
+    def dls(self, dls):
+        if 'expected' not in vars(self): self.expected = Expected.of(dls)
+        self._dls = self.expected.bring_all(dls)
+
+    @property
+    def best_branch(self): return self._best[0] if self._best[1] == self.steps else None
+
+    @best_branch.setter
+    def best_branch(self, name): self._best = name, self.steps
+
     def _do_fit(self):
         first, self.first_epoch = self.first_epoch, 0
         for self.epoch in range(first, self.n_epoch): self._with_events(self._do_epoch, 'epoch', CancelEpochException)
+
+# %% ../nbs/60_learner.ipynb #6bc56f6f
+@patch
+def moved(self:AMFLearner):
+    "Note that the branches are no longer what they were."
+    if not hasattr(self, 'lr_finder'): self.trained, self.steps = True, self.steps + 1
+
+@patch
+def _step(self:AMFLearner):
+    Learner._step(self)
+    self.moved()
+
+@patch
+def load(self:AMFLearner,
+    file, # as in fastai
+    *args, # what `Learner.load` takes
+    **kwargs, # the same
+) -> AMFLearner: # itself
+    "fastai's `Learner.load`; the branches count as trained from then on."
+    Learner.load(self, file, *args, **kwargs)
+    self.moved()
+    return self
+
+@patch
+def complete_loss(self:AMFLearner):
+    "Give `loss_func` an activation and a way to decode, if it has none, and move it to the model."
+    self.loss_func = classifier_loss(self.loss_func, self.core.multilabel)
+    loss_to(self.loss_func, self.core.strength.device)
+
+# %% ../nbs/60_learner.ipynb #d04eb147
+@patch
+def loader(self:AMFLearner,
+    dl=None, # a `DataLoader`; None takes one of the learner's own
+    ds_idx:int=1, # which of its own: 0 for training, 1 for validation
+): # a `DataLoader`
+    "`dl` as the model expects it; `ValueError` if it has no images or is of another kind."
+    dl = self.dls[ds_idx] if dl is None else self.expected.bring(dl)
+    if dl.n == 0: raise ValueError('there are no images: a model that was loaded comes without any. Give `dl`, or `learn.dls = ...`')
+    return dl
+
+# %% ../nbs/60_learner.ipynb #4c15a65d
+@patch
+def fit(self:AMFLearner,
+    n_epoch:int, # passes over the training images
+    *args, # what `Learner.fit` takes
+    **kwargs, # the same
+):
+    "fastai's `Learner.fit`; `ValueError` if there would be nothing to learn from."
+    if n_epoch: require_steps(self.dls.train)
+    Learner.fit(self, n_epoch, *args, **kwargs)
+
+@patch
+def _do_epoch_train(self:AMFLearner):
+    self.complete_loss()
+    Learner._do_epoch_train(self)
+
+@patch
+def _do_epoch_validate(self:AMFLearner, ds_idx=1, dl=None):
+    if dl is not None and not isinstance(dl, list): dl = self.loader(dl) # fastai itself gives lists of batches
+    self.complete_loss()
+    Learner._do_epoch_validate(self, ds_idx, dl)
+
+@patch
+def lr_find(self:AMFLearner,
+    *args, # what fastai's `lr_find` takes
+    **kwargs, # the same
+): # what fastai's gives
+    "fastai's `lr_find`; `ValueError` without training images."
+    require_steps(self.dls.train)
+    return Learner.lr_find(self, *args, **kwargs)
+
+@patch
+def show_results(self:AMFLearner,
+    ds_idx:int=1, # which of the learner's own loaders, if `dl` is None
+    dl=None, # a `DataLoader`
+    **kwargs, # what fastai's `show_results` takes
+):
+    "fastai's `show_results`."
+    if dl is None: self.loader(None, ds_idx)
+    Learner.show_results(self, ds_idx, dl=dl and self.loader(dl), **kwargs)
 
 # %% ../nbs/60_learner.ipynb #8f420a9f
 @patch
@@ -157,7 +255,7 @@ def _part(ds, idxs, split_idx):
 def _over(dl, ds, **kwargs):
     "`dl` over `ds`, a part of its own items, with what it has prepared of them already."
     cache = getattr(dl, 'cache', None)
-    return dl.new(ds, **({} if cache is None else dict(cache=cache)), **kwargs)
+    return again(dl, ds, **({} if cache is None else dict(cache=cache)), **kwargs)
 
 # %% ../nbs/60_learner.ipynb #038456e0
 @patch
@@ -168,10 +266,10 @@ def hold_out(self:AMFLearner,
     "Split the training images in two, for branches and for the policy."
     ds = self.dls.train_ds
     fit, held = holdout_split(ds, share, seed=seed)
-    if not len(held): return self.dls.train.new(), None
     train = self.dls.train
-    rest = train.at_positions(fit) if hasattr(train, 'at_positions') else _over(train, _part(ds, fit, 0))
-    return rest, self.dls.valid.new(_part(ds, held, 1), shuffle=False, drop_last=False)
+    if not len(held): return again(train), None
+    rest = train.at_positions(fit) if hasattr(train, 'at_positions') else _over(train, _part(ds, fit, 0), positions=fit)
+    return with_steps(rest), self.dls.valid.new(_part(ds, held, 1), shuffle=False, drop_last=False)
 
 # %% ../nbs/60_learner.ipynb #b8501057
 class GatherParts(Callback):
@@ -211,19 +309,23 @@ def gather_parts(self:AMFLearner,
     keys=('logits', 'weights', 'features'), # which parts
     inner:bool=False, # True within a running fit
     routed:bool=False, # leave out the branches that the model's routing rule leaves out; their logits are zeros then
+    labels:bool=False, # refuse images without labels
 ) -> dict: # tensors over all N images, and `targets` where there are any
     "Parts of the model's output over `dl`, in its order."
-    if dl is None: dl = self.dls.valid
-    cb, m = GatherParts(keys), self.core
+    dl, cb, m = self.loader(dl), GatherParts(keys), self.core
     rule = m.routing
     if not routed: m.routing = None
     try:
         with self.keep_history(), self.validation_context(cbs=[cb], inner=inner): self._do_epoch_validate(dl=dl.new(shuffle=False, drop_last=False))
     finally: m.routing, m.last = rule, None
     parts = {k: _everywhere(self.dl, torch.cat([r[k] for r in cb.rows])) for k in cb.rows[0]}
+    if labels and not cb.targets:
+        raise ValueError('`dl` has images without labels: give `learn.dls.test_dl(items, with_labels=True)` or another that has them')
     if not cb.targets: return parts
     y, C = _everywhere(self.dl, torch.cat(cb.targets)), cb.n_classes
-    if y.ndim == 1 and y.max() >= C: raise ValueError(f'`dl` has a class number {int(y.max())}, and the model knows {C} classes: give images of the classes it was trained on')
+    if (y.max() + 1 if y.ndim == 1 else y.shape[1]) > C:
+        raise ValueError(f'`dl` has {int(y.max()) + 1 if y.ndim == 1 else y.shape[1]} classes, and the model knows {C}: '
+                         'give images of the classes it was trained on')
     return dict(parts, targets=y)
 
 # %% ../nbs/60_learner.ipynb #46386dec
@@ -237,6 +339,7 @@ def predict(self:AMFLearner,
     unseeded = dict(seed=None) if hasattr(self.dls.valid, 'seed') else {} # nothing about one picture is random
     x = self.dls.test_dl([item], rm_type_tfms=rm_type_tfms, num_workers=0, **unseeded).one_batch()[0]
     if self.model.training: self.model.eval()
+    self.complete_loss()
     with torch.no_grad(): probs = self.loss_func.activation(self.model(x.to(self.model.strength.device))).cpu()
     self.model.last, number = None, self.loss_func.decodes(probs)
     seen, name = self.dls.decode_batch((x, number))[0]
@@ -257,7 +360,7 @@ def branch_logits(self:AMFLearner,
     dl=None, # a `DataLoader` with labels; None takes the validation set
 ) -> tuple: # (N, K, C) logits, (N,) targets
     "What every branch says of every image, and the truth."
-    parts = self.gather_parts(dl, ('logits',))
+    parts = self.gather_parts(dl, ('logits',), labels=True)
     return parts['logits'], parts['targets']
 
 # %% ../nbs/60_learner.ipynb #c726d7cd
@@ -271,12 +374,13 @@ def _static_of(model, z, y):
 # %% ../nbs/60_learner.ipynb #e0a4460a
 @patch
 def fit_policy(self:AMFLearner,
-    dl, # a `DataLoader` of labelled images that the branches did not train on
+    dl=None, # a `DataLoader` of labelled images that the branches did not train on; there is no default
     inner:bool=False, # True within a running fit
     **kwargs, # `epochs`, `lr`, `folds`, `strengths`, `seed` of `amf_nb.fusion.fit_policy`
 ) -> dict: # what the fit chose, and the out-of-fold gain it expects
     "Fit the static weights and the policy on `dl`, and note the best single branch; what they were fitted on stays in `held`."
-    m, parts = self.core, self.gather_parts(dl, ('logits', 'inputs'), inner)
+    if dl is None: raise ValueError('`dl` is missing: give labelled images that no branch has trained on')
+    m, parts = self.core, self.gather_parts(dl, ('logits', 'inputs'), inner, labels=True)
     z, y, dev = parts['logits'], parts['targets'], m.strength.device
     static_K = _static_of(m, z, y)
     m.static_K.copy_(static_K)
@@ -286,7 +390,7 @@ def fit_policy(self:AMFLearner,
     m.policy.load_state_dict(self.policy_start.state_dict())
     m.policy.cpu().requires_grad_(True)
     self.policy_fit = fit_policy(m.policy, parts['inputs'], z, y, m.fusion, m.multilabel, static_K=static_K, **kwargs)
-    self.policy_fit |= dict(images=len(y), static=dict(zip(m.names, static_K.tolist())), best_branch=self.best_branch)
+    self.policy_fit |= dict(images=len(y), static=dict(zip(m.names, static_K.tolist())), best_when_fitted=self.best_branch)
     m.strength.fill_(self.policy_fit['strength'])
     m.policy.to(dev).zero_grad() # or the optimiser of the branches would go on with what this fit has left
     return self.policy_fit
@@ -302,7 +406,7 @@ def drop_branches(self:AMFLearner,
     if 'strategies' in self.config: self.config = dict(self.config, strategies=[b.strategy for b in model.branches])
     if self.held: self.held = {k: v[:, keep] if k in ('logits', 'features') else v for k, v in self.held.items()}
     if self.policy_fit: self.policy_fit = None if model.policy is None else dict(self.policy_fit, static=dict(zip(model.names, model.static_K.tolist())))
-    if self.best_branch in set(names) and self.held:
+    if self.best_branch in set(names):
         z, y = self.held['logits'], self.held['targets']
         self.best_branch = min(zip(model.names, z.unbind(1)), key=lambda nz: nll(nz[1], y, model.multilabel))[0]
 
@@ -321,6 +425,16 @@ class ReleaseHoldout(Callback):
         self.learn.fit_policy(self.held, inner=True)
         self.learn.dls = self.dls
 
+# %% ../nbs/60_learner.ipynb #5fafa66d
+@patch
+def begins_trained(self:AMFLearner,
+    cbs=(), # callbacks of the fit
+) -> bool: # of the fit that begins now, or of the one that a callback with `resume` goes on with
+    "Had the branches been trained before the fit?"
+    goes_on = any(getattr(cb, 'resume', False) and cb.files() for cb in [*self.cbs, *cbs])
+    if not goes_on or self.began_trained is None: self.began_trained = self.trained
+    return self.began_trained
+
 # %% ../nbs/60_learner.ipynb #05771b08
 @patch
 def fine_tune(self:AMFLearner,
@@ -330,16 +444,21 @@ def fine_tune(self:AMFLearner,
     release:float=0.5, # part of the epochs after which the branches get them as well; 1 never
     **kwargs, # what `fit_one_cycle` takes: `pct_start`, `div`, `wd`, `cbs` ..
 ):
-    "Train the branches by one cycle and fit the policy on held-out training images on the way. A second call leaves the policy alone: no image is unseen then."
+    "Train the branches by one cycle and fit the policy on held-out training images on the way. Branches that were trained before have no unseen image: then the policy is left alone."
+    require_steps(self.dls.train)
     if self.seed is not None: set_seed(self.seed)
     self.unfreeze()
-    dls, alone = self.dls, self.model.policy is None or len(self.model.branches) == 1 or self.held is not None
-    train, held = (dls.train.new(), None) if alone else self.hold_out(holdout, self.seed or 0)
+    dls, cbs = self.dls, L(kwargs.pop('cbs', None))
+    weighs, trained = self.model.policy is not None and len(self.model.branches) > 1, self.begins_trained(cbs)
+    if weighs and trained:
+        warnings.warn('the branches were trained before, so no image is unseen and the policy stays as it is: '
+                      '`learn.fit_policy(dl)` fits it on images that no branch has seen')
+    train, held = self.hold_out(holdout, self.seed or 0) if weighs and not trained else (again(dls.train), None)
     loaders = lambda dl: DataLoaders(dl, dls.valid, path=dls.path, device=dls.device)
-    at, cbs = int(np.ceil(epochs * release)), L(kwargs.pop('cbs', None))
+    at = int(np.ceil(epochs * release))
     if held is not None:
         self.released = at
-        cbs = cbs + L(ReleaseHoldout(at, held, loaders(dls.train.new())))
+        cbs = cbs + L(ReleaseHoldout(at, held, loaders(again(dls.train))))
     self.dls = loaders(train)
     try: self.fit_one_cycle(epochs, self.lr if base_lr is None else base_lr, cbs=cbs, **kwargs)
     finally: self.dls = dls
@@ -400,13 +519,13 @@ def control_panel(self:AMFLearner,
     parts:dict=None, # from `gather_parts` with targets, instead of `dl`
 ) -> pd.DataFrame: # rows: policy, uniform, static, entropy, branches, oracle; columns: accuracy, low, high, nll, ece
     "Policy, controls, branches and oracle on `dl`, with 95% intervals."
-    parts = parts or self.gather_parts(dl)
+    parts = parts or self.gather_parts(dl, labels=True)
     rows = {n: _panel_row(z, parts['targets'], self.model.multilabel) for n, z in self.fused_by(parts).items()}
     return pd.DataFrame.from_dict(rows, orient='index', columns=['accuracy', 'low', 'high', 'nll', 'ece'])
 
 # %% ../nbs/60_learner.ipynb #9f81ad33
 def _add_norm(dls, backbone):
-    "Normalise batches of `dls` by the statistics of the backbone's weights, unless they are normalised already."
+    "Normalise batches of `dls`, in place, by the statistics of the backbone's weights, unless they are normalised already."
     have = [t for t in dls.after_batch.fs if isinstance(t, Normalize)]
     mean, std = torch.tensor(backbone.mean), torch.tensor(backbone.std)
     if have and not (torch.allclose(have[0].mean.flatten().cpu(), mean) and torch.allclose(have[0].std.flatten().cpu(), std)):
@@ -414,13 +533,38 @@ def _add_norm(dls, backbone):
                       'make new DataLoaders for this backbone, or pass normalize=False if that is what you want')
     if not have and len(mean) == backbone.n_in: dls.add_tfms([Normalize.from_stats(mean, std, cuda=False)], 'after_batch')
 
+# %% ../nbs/60_learner.ipynb #4da95519
+def _own_loaders(dls):
+    "`dls` with transforms of batches of their own."
+    if not all(hasattr(getattr(dl, 'after_batch', None), 'fs') for dl in dls.loaders):
+        raise TypeError(f'`dls` has a {type(dls.train).__name__}, which carries no transforms: make it with '
+                        '`image_dls`, a fastai `DataBlock`, or `DataLoaders.from_dsets`')
+    return type(dls)(*[normalised(dl) for dl in dls.loaders], path=dls.path, device=dls.device)
+
+# %% ../nbs/60_learner.ipynb #81b15750
+@torch.no_grad()
+def _check_images(dls, backbone):
+    "`ValueError` if `backbone` cannot take the images of `dls`."
+    x, mode = first_image(dls), backbone.training
+    if x is None: return
+    if x.shape[1] != backbone.n_in:
+        raise ValueError(f'`n_in`={backbone.n_in}, and `dls` give images of {x.shape[1]} channels: '
+                         f'make them with `n_in`={backbone.n_in}, or give the learner `n_in`={x.shape[1]}')
+    try: backbone.eval()(torch.zeros_like(x, device=next(backbone.parameters()).device).as_subclass(torch.Tensor))
+    except Exception as e:
+        h, w = backbone.size
+        raise ValueError(f'{backbone.name} cannot take images of {x.shape[2]} by {x.shape[3]} ({str(e)[:200]}): make `dls` '
+                         f'with `size`={h if h == w else (h, w)}, or choose an architecture that takes any size') from e
+    finally: backbone.train(mode)
+
 # %% ../nbs/60_learner.ipynb #3d628663
 def _targets_kind(dls, loss_func, n_out):
     "(classes, multilabel) of `dls`; `ValueError` where they cannot be told or there is one class."
     n_out = n_out or get_c(dls)
     if not n_out: raise ValueError('`n_out` could not be read from `dls`: pass the number of classes')
     lf = loss_func if loss_func is not None else getattr(dls.train_ds, 'loss_func', None)
-    multi = isinstance(lf, (BCEWithLogitsLossFlat, nn.BCEWithLogitsLoss))
+    multi = Expected.of(dls).multilabel
+    if multi is None: multi = bool(loss_labels(lf))
     if n_out < 2 and not multi: raise ValueError(f'`dls` has {n_out} class: a classifier needs at least two')
     return n_out, multi
 
@@ -429,7 +573,7 @@ def amf_learner(
     dls, # `DataLoaders`, single-label or multi-label
     arch='tf_efficientnet_lite0', # as in `create_backbone`, or a `Backbone`
     strategies=None, # names or `Strategy` values; None takes `default_strategies()`
-    policy='trunk', # 'trunk', 'cnn', None or an `nn.Module` from images to (N, K)
+    policy='auto', # 'trunk', 'cnn', None or an `nn.Module` from images to (N, K); 'auto' takes what suits the strategies
     fusion:str='log_probs', # 'log_probs', 'probs', 'logits' or 'features'
     pretrained:bool=True, # start from pretrained weights; see `create_backbone` for where they come from
     metrics=None, # as in `Learner`; None takes accuracy, or `accuracy_multi` for several labels
@@ -443,13 +587,20 @@ def amf_learner(
     **kwargs, # what `Learner` takes
 ) -> AMFLearner: # an ordinary fastai Learner
     "A Learner that fine-tunes `arch` under several strategies at once, fused by a policy network."
-    if seed is not None: set_seed(seed)
     n_out, multi = _targets_kind(dls, kwargs.get('loss_func'), n_out)
+    if kwargs.get('loss_func') is not None:
+        kwargs['loss_func'] = classifier_loss(kwargs['loss_func'], multi)
+        try_loss(kwargs['loss_func'], n_out, multi)
+    dls = _own_loaders(dls)
+    if seed is not None: set_seed(seed)
     bb = arch if isinstance(arch, Backbone) else create_backbone(arch, pretrained, weights, n_in)
-    model = create_amf_model(bb, strategies, n_out, policy, fusion, multi, p)
     if normalize: _add_norm(dls, bb)
-    config = dict(arch=None if isinstance(arch, nn.Module) else bb.name, strategies=[b.strategy for b in model.branches], policy=policy, fusion=fusion, multilabel=multi, n_in=n_in, n_out=n_out, p=p)
-    return AMFLearner(dls, model, seed, config, metrics=(accuracy_multi if multi else accuracy) if metrics is None else metrics, lr=lr, **kwargs)
+    _check_images(dls, bb)
+    model = create_amf_model(bb, strategies, n_out, policy, fusion, multi, p)
+    config = dict(arch=None if isinstance(arch, nn.Module) else bb.name, strategies=[b.strategy for b in model.branches],
+                  policy=policy_name(model.policy), fusion=fusion, multilabel=multi, n_in=bb.n_in, n_out=n_out, p=p)
+    metrics = (accuracy_multi if multi else accuracy) if metrics is None else metrics
+    return AMFLearner(dls, model, seed, config, metrics=metrics, lr=lr, **kwargs)
 
 # %% ../nbs/60_learner.ipynb #b09252a5
 def branch_learner(
@@ -475,14 +626,6 @@ class Renorm(nn.Module):
 
     def forward(self, x): return x * self.scale + self.shift
 
-# %% ../nbs/60_learner.ipynb #d4e98f8b
-def _norm_of(learn):
-    "(mean, std) that the batches of `learn` are normalised by; (0, 1) if they are not."
-    n = next((t for t in learn.dls.after_batch.fs if isinstance(t, Normalize)), None)
-    return ([0.], [1.]) if n is None else (n.mean.flatten().cpu(), n.std.flatten().cpu())
-
-def _same_norm(a, b): return all(torch.allclose(torch.as_tensor(x), torch.as_tensor(y)) for x, y in zip(a, b))
-
 # %% ../nbs/60_learner.ipynb #74ac7135
 def fuse_learners(
     learners, # trained fastai Learners for the same classes; the first one's `dls` are taken
@@ -498,10 +641,16 @@ def fuse_learners(
     dls, vocabs = learners[0].dls, [list(l.dls.vocab) for l in learners]
     odd = [i for i, v in enumerate(vocabs) if v != vocabs[0]]
     if odd: raise ValueError(f'`learners` {odd} were trained for other classes than the first: {vocabs[odd[0]][:5]} against {vocabs[0][:5]}')
-    n_out, multi = _targets_kind(dls, learners[0].loss_func, None)
+    x = first_image(dls)
+    if x is not None and x.shape[1] != n_in:
+        raise ValueError(f'`n_in`={n_in}, and the images of the first learner have {x.shape[1]} channels: give `n_in`={x.shape[1]}')
+    _, multi = _targets_kind(dls, learners[0].loss_func, None)
     names = names or [f'{type(l.model).__name__}_{i}' for i, l in enumerate(learners)]
-    norms = [_norm_of(l) for l in learners]
-    parts = [[l.model] if _same_norm(n, norms[0]) else [Renorm(norms[0], n), l.model] for l, n in zip(learners, norms)]
+    norms = [norm_stats(l.dls) or ((0.,), (1.,)) for l in learners]
+    parts = [[l.model] if same_stats(n, norms[0]) else [Renorm(norms[0], n), l.model] for l, n in zip(learners, norms)]
     branches = [Branch(s, 0, ms, nn.Identity()) for s, ms in zip(resolve_strategies([Strategy(n) for n in names]), parts)]
     model = AMFModel(Trunk([]), branches, create_policy(policy, len(branches), n_in=n_in), fusion, multi)
-    return AMFLearner(dls, model, metrics=[accuracy_multi if multi else accuracy], loss_func=learners[0].loss_func, **kwargs)
+    own = dict(metrics=[accuracy_multi if multi else accuracy], loss_func=learners[0].loss_func)
+    learn = AMFLearner(dls, model, **(own | kwargs))
+    learn.trained = True
+    return learn
