@@ -17,6 +17,7 @@ from urllib.request import getproxies
 
 import huggingface_hub, pandas as pd, safetensors.torch, timm, torch, torchvision
 from fastcore.basics import patch, store_attr
+from fastcore.foundation import L
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import adapt_input_conv, group_parameters
 from torch import Tensor, nn
@@ -303,10 +304,10 @@ def _to_backbone(model, make_parts, name, size, n_in, mean, std):
 
 # %% ../nbs/20_backbones.ipynb #206c4384
 def _read_file(path):
-    "What the weights file `path` holds: numbers, text, and containers of them, nothing that could act."
+    "What the weights file `path` holds: tensors, numbers, text, and lists (fastai's, too) and dicts of them."
     try:
         if path.suffix == '.safetensors': return safetensors.torch.load_file(path)
-        return torch.load(path, map_location='cpu', weights_only=True)
+        with torch.serialization.safe_globals([L]): return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as e:
         raise ValueError(f"`weights`={str(path)!r} holds more than tensors, and opening it could run code ({str(e)[:80]}): "
                          "if you trust it, take its weights out once, for example by "
@@ -338,10 +339,10 @@ def _misfits(model, sd, skip):
 
 # %% ../nbs/20_backbones.ipynb #b9a6d8e3
 def _unprefixed(sd, model):
-    "The state dict `sd` without a first word that all its names share and `model` does not know."
-    first = {k.partition('.')[0] for k in sd}
-    if len(first) > 1 or first & {k.partition('.')[0] for k in model.state_dict()}: return sd
-    return {k.partition('.')[2]: v for k,v in sd.items()}
+    "The state dict `sd` without first words that all its names share and `model` does not know."
+    first,known = {k.partition('.')[0] for k in sd},{k.partition('.')[0] for k in model.state_dict()}
+    if len(first) > 1 or first & known or not all('.' in k for k in sd): return sd
+    return _unprefixed({k.partition('.')[2]: v for k,v in sd.items()}, model)
 
 # %% ../nbs/20_backbones.ipynb #a6d91286
 def _load(model, sd, source, conv='', classifier=()):

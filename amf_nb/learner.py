@@ -324,7 +324,7 @@ def gather_parts(self:AMFLearner,
     if not cb.targets: return parts
     y, C = _everywhere(self.dl, torch.cat(cb.targets)), cb.n_classes
     if (y.max() + 1 if y.ndim == 1 else y.shape[1]) > C:
-        raise ValueError(f'`dl` has {int(y.max()) + 1 if y.ndim == 1 else y.shape[1]} classes, and the model knows {C}: '
+        raise ValueError(f'`dl` has {int(y.max()) + 1 if y.ndim == 1 else y.shape[1]} classes, and the model knows {C} classes: '
                          'give images of the classes it was trained on')
     return dict(parts, targets=y)
 
@@ -542,15 +542,20 @@ def _own_loaders(dls):
     return type(dls)(*[normalised(dl) for dl in dls.loaders], path=dls.path, device=dls.device)
 
 # %% ../nbs/60_learner.ipynb #81b15750
+def _check_channels(dls, n_in, least=1):
+    "`ValueError` if `dls` give images that have more channels than `n_in`, or fewer but not `least`."
+    x = first_image(dls)
+    if x is None or x.shape[1] in (least, n_in): return
+    raise ValueError(f'`n_in`={n_in}, and `dls` give images of {x.shape[1]} channels: '
+                     f'make them with `n_in`={n_in}, or give the learner `n_in`={x.shape[1]}')
+
 @torch.no_grad()
-def _check_images(dls, backbone):
+def _check_size(dls, backbone):
     "`ValueError` if `backbone` cannot take the images of `dls`."
     x, mode = first_image(dls), backbone.training
     if x is None: return
-    if x.shape[1] != backbone.n_in:
-        raise ValueError(f'`n_in`={backbone.n_in}, and `dls` give images of {x.shape[1]} channels: '
-                         f'make them with `n_in`={backbone.n_in}, or give the learner `n_in`={x.shape[1]}')
-    try: backbone.eval()(torch.zeros_like(x, device=next(backbone.parameters()).device).as_subclass(torch.Tensor))
+    blank = torch.zeros_like(x, device=next(backbone.parameters()).device).as_subclass(torch.Tensor)
+    try: backbone.eval()(blank)
     except Exception as e:
         h, w = backbone.size
         raise ValueError(f'{backbone.name} cannot take images of {x.shape[2]} by {x.shape[3]} ({str(e)[:200]}): make `dls` '
@@ -594,8 +599,10 @@ def amf_learner(
     dls = _own_loaders(dls)
     if seed is not None: set_seed(seed)
     bb = arch if isinstance(arch, Backbone) else create_backbone(arch, pretrained, weights, n_in)
+    _check_channels(dls, bb.n_in)
     if normalize: _add_norm(dls, bb)
-    _check_images(dls, bb)
+    _check_channels(dls, bb.n_in, bb.n_in)
+    _check_size(dls, bb)
     model = create_amf_model(bb, strategies, n_out, policy, fusion, multi, p)
     config = dict(arch=None if isinstance(arch, nn.Module) else bb.name, strategies=[b.strategy for b in model.branches],
                   policy=policy_name(model.policy), fusion=fusion, multilabel=multi, n_in=bb.n_in, n_out=n_out, p=p)
@@ -641,9 +648,7 @@ def fuse_learners(
     dls, vocabs = learners[0].dls, [list(l.dls.vocab) for l in learners]
     odd = [i for i, v in enumerate(vocabs) if v != vocabs[0]]
     if odd: raise ValueError(f'`learners` {odd} were trained for other classes than the first: {vocabs[odd[0]][:5]} against {vocabs[0][:5]}')
-    x = first_image(dls)
-    if x is not None and x.shape[1] != n_in:
-        raise ValueError(f'`n_in`={n_in}, and the images of the first learner have {x.shape[1]} channels: give `n_in`={x.shape[1]}')
+    _check_channels(dls, n_in, n_in)
     _, multi = _targets_kind(dls, learners[0].loss_func, None)
     names = names or [f'{type(l.model).__name__}_{i}' for i, l in enumerate(learners)]
     norms = [norm_stats(l.dls) or ((0.,), (1.,)) for l in learners]

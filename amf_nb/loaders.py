@@ -59,7 +59,7 @@ def require_steps(
     if n == 0:
         raise ValueError('there are no training images: a model that was loaded comes without any. '
                          'Give `learn.dls = ...` or `dl`')
-    if n is not None and dl.bs and (n < 2 <= dl.bs or n < dl.bs and dl.drop_last):
+    if n is not None and dl.bs and (n < 2 or n < dl.bs and dl.drop_last):
         raise ValueError(f'`bs`={dl.bs} and {n} training images a process give no batch to train on: '
                          'give at least 2 images, and a `bs` that is not above their number')
 

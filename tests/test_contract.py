@@ -10,6 +10,7 @@ from fastai.callback.core import Callback
 from fastai.interpret import ClassificationInterpretation
 from fastai.learner import load_learner
 from fastai.losses import CrossEntropyLossFlat, LabelSmoothingCrossEntropy
+from fastai.vision.augment import Normalize
 
 import amf_nb.core  # noqa: F401  with all methods of a learner
 from amf_nb.learner import amf_groups
@@ -170,7 +171,7 @@ def test_export(make, tmp_path):
     learn.export("l.pkl")
     x, _ = toy_images(3)
     again = load_learner(tmp_path / "l.pkl")
-    assert torch.equal(again.predict(x[0])[2], learn.predict(x[0])[2])
+    assert torch.allclose(again.predict(x[0])[2], learn.predict(x[0])[2], atol=1e-6)  # a copy may lie in memory in another way
     learn.fit(1, 1e-3)  # and the exported one goes on training
 
 
@@ -225,7 +226,7 @@ def test_several_labels_an_image(tmp_path):
         assert (panel.low <= panel.accuracy).all() and panel.nll["uniform"] > 0
     again = load_amf(learn.save_amf(tmp_path / "m"))
     a, b = (m.get_preds(dl=m.dls.test_dl([*x[:5]]))[0] for m in (learn, again))
-    assert torch.equal(a, b) and ((a > 0) & (a < 1)).all()
+    assert torch.allclose(a, b, atol=1e-6) and ((a > 0) & (a < 1)).all()  # a copy may lie in memory in another way
     assert again.predict(x[0])[2].shape == (3,)
 
 
@@ -246,8 +247,9 @@ def test_grey_images():
 def test_fused_learners_train_on(make):
     "Learners trained elsewhere, different architectures and normalisations, joined: every branch says what its learner says."
     from amf_nb.core import fuse_learners
-    a, b = make(), toy_learner(1, arch="test_convnext")
-    b.dls.after_batch.fs[-1].mean += 0.1  # its own normalisation
+    dls = toy_dls()
+    dls.add_tfms([Normalize.from_stats([0.6] * 3, [0.2] * 3, cuda=False)], "after_batch")  # its own normalisation
+    a, b = make(), toy_learner(1, arch="test_convnext", dls=dls)
     for learn in (a, b): learn.fit(1, 1e-2)
     both = fuse_learners([a, b], names=["a", "b"])
     both.logger = lambda *args: None

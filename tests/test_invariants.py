@@ -35,7 +35,7 @@ def test_1_weights_and_fusion(how):
         one = F.one_hot(torch.full((5,), k), 3).float()
         with torch.no_grad(): assert torch.allclose(m.combine(parts, one).softmax(1), z[:, k].softmax(1), atol=1e-6)
     m.strength.zero_()
-    assert torch.equal(m.weigh(parts["inputs"], 5), torch.full((5, 3), 1 / 3))
+    assert torch.allclose(m.weigh(parts["inputs"], 5), torch.full((5, 3), 1 / 3), atol=1e-6)
     if how == "probs":
         with torch.no_grad(): assert torch.allclose(m.combine(parts, torch.full((5, 3), 1 / 3)).softmax(1), z.softmax(-1).mean(1), atol=1e-6)
 
@@ -142,7 +142,7 @@ BAD = {
     "unknown arch": (lambda: create_backbone("resnet81", pretrained=False), "resnet18"),
     "channels": (lambda: create_backbone("test_resnet", pretrained=False, n_in=0), "n_in"),
     "unknown fusion": (lambda: fuse(torch.zeros(1, 2, 3), torch.ones(1, 2) / 2, "mean"), "log_probs"),
-    "policy without trunk": (lambda: amf_learner(toy_dls(), "test_resnet", ["standard"], pretrained=False), "policy='cnn'"),
+    "policy without trunk": (lambda: amf_learner(toy_dls(), "test_resnet", ["standard"], "trunk", pretrained=False), "policy='cnn'"),
     "holdout": (lambda: toy_learner().fine_tune(1, holdout=2), "holdout"),
     "no folder": (lambda: image_dls("/nowhere/at/all"), "not a folder"),
     "no model": (lambda: load_amf("/nowhere/at/all"), "save_amf"),
