@@ -56,18 +56,19 @@ def _check_source(tl, getters):
         raise ValueError(f'`dls` make a picture by {getters[-1].name!r}, which is no step that can be saved: {_instead}')
 
 # %% ../nbs/75_deploy.ipynb #3a921d87
-def _opener_of(dl, n_in):
-    "'amf' or 'fastai': who opens a picture of `n_in` channels for `dl`."
+def _opener_of(dl, n_in=None):
+    "'amf' or 'fastai': who opens a picture for `dl`; `ValueError` unless it has `n_in` channels, if given."
     tls, blank = getattr(dl.dataset, 'tls', None), np.zeros((8, 8, 3), np.uint8)
     *getters, opener = tls[0].tfms.fs if tls else [None]
     theirs = getattr(opener, 'name', '').endswith('PILBase.create') # of any class derived from it
     kind = type(opener(blank)) if theirs else type(opener)
-    ours = {OpenImage: 'amf', **({PILImage: 'fastai'} if n_in == 3 else {PILImageBW: 'fastai'})}
-    if kind not in ours or n_in not in (1, 3):
-        raise ValueError(f'`dls` open pictures of {n_in} channels by {getattr(opener, "name", kind.__name__)!r}, '
-                         f'which is no way that can be saved: {_instead}')
+    channels = {OpenImage: getattr(opener, 'n_in', 3), PILImage: 3, PILImageBW: 1}
+    if kind not in channels or n_in not in (None, channels[kind]):
+        name = 'an unknown function' if opener is None else repr(opener.name)
+        raise ValueError(f'`dls` open pictures by {name}, which is no way that can be saved'
+                         + f' for a model of {n_in} channels' * (n_in is not None) + f': {_instead}')
     _check_source(tls[0], getters)
-    return ours[kind]
+    return 'amf' if kind is OpenImage else 'fastai'
 
 # %% ../nbs/75_deploy.ipynb #46d3542d
 _affine = 'size mode pad_mode align_corners'
@@ -109,7 +110,7 @@ def image_spec(
     learn, # a Learner for image classification
 ) -> dict: # JSON values: `opener`, `size` [height, width] at the model, steps for an `item` and a `batch`, `stats`
     "How the validation pictures of `learn` come to its model; `ValueError` if that cannot be saved."
-    dl, n_in = learn.dls.valid, getattr(learn, 'config', {}).get('n_in', 3)
+    dl, n_in = learn.dls.valid, getattr(learn, 'config', {}).get('n_in')
     if not isinstance(dl, TfmdDL): raise ValueError(f'`dls` are no fastai DataLoaders of images: {_instead}')
     norms = [t for t in dl.after_batch.fs if isinstance(t, Normalize)]
     if len(norms) > 1: raise ValueError(f'`dls` normalise {len(norms)} times: normalise once')

@@ -90,7 +90,7 @@ def _to_serve(learn, top_k=None, skip=False):
     x, stats, m = some_images(learn)[:8], image_spec(learn)['stats'], learn.model.eval()
     net = _Exported(m, top_k, skip) if isinstance(m, AMFModel) else copy.deepcopy(m).cpu()
     served = _Served(net, stats, _targets_kind(learn.dls, learn.loss_func, None)[1]).eval()
-    with torch.no_grad(), following(m, top_k and dict(threshold=0., top_k=top_k)): z = m(x.to(next(m.parameters()).device)).cpu()
+    with torch.no_grad(), following(m, top_k and ByWeight(top_k=top_k)): z = m(x.to(next(m.parameters()).device)).cpu()
     return served, x * served.std + served.mean, z.sigmoid() if served.multilabel else z.softmax(1)
 
 # %% ../nbs/76_export.ipynb #22f321c2
@@ -106,34 +106,33 @@ def _same(run, image, want, eps):
                                           'and was not written: use `learn.export()`')
 
 # %% ../nbs/76_export.ipynb #701b411a
+def _method(spec):
+    "How one `Resize` brings a picture to the size in `spec`, from `image_spec`; 'other' where it takes more."
+    rest = [s for s in spec['batch'] if s['name'] == 'RandomResizedCropGPU' or s['size'] not in (None, spec['size'])]
+    one = len(spec['item']) == 1 and spec['item'][0]['name'] == 'Resize' and not rest
+    return spec['item'][0]['method'] if one else 'other'
+
 def _about(learn):
     "What a program has to know of the network, as text by name."
     spec, multi = image_spec(learn), _targets_kind(learn.dls, learn.loss_func, None)[1]
-    return dict(format=f'amf_nb {VERSION}', vocab=json.dumps([str(v) for v in learn.dls.vocab]), size=json.dumps(spec['size']),
-                method=spec['method'], multilabel=json.dumps(multi))
+    about = dict(vocab=[str(v) for v in learn.dls.vocab], size=spec['size'], multilabel=multi, steps=spec['item'] + spec['batch'])
+    about = {k: json.dumps(v) for k, v in about.items()}
+    return dict(format=f'amf_nb {VERSION}', method=_method(spec), opener=spec['opener'], **about)
 
 # %% ../nbs/76_export.ipynb #d6da10fa
 def _checked_file(learn, path, top_k):
     "`path` as a `Path`; an error if it cannot be written or `top_k` makes no sense for `learn`."
-    path, m = Path(path), learn.model
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise OSError(f'`path`={str(path)!r} cannot be written: give the name of a file in a folder that exists')
+    path, m = check_writable(path), learn.model
     if top_k is None: return path
     if not isinstance(m, AMFModel): raise ValueError(f'`top_k`={top_k}: a single network has no branches to leave out')
     if top_k < 1: raise ValueError(f'`top_k`={top_k}: run at least 1 branch')
     if m.fusion == 'features': raise ValueError("`fusion`='features' needs every branch for every image: leave out `top_k`")
     return path
 
-# %% ../nbs/76_export.ipynb #5dfa8c4d
-def _need(*names):
-    "The packages `names`, imported; `ImportError` says how to get them."
-    try: return [importlib.import_module(n) for n in names]
-    except ImportError as e: raise ImportError(f'ONNX needs the packages {", ".join(names)}: pip install amf_nb[onnx]') from e
-
 # %% ../nbs/76_export.ipynb #7f72e975
 def _onnx_run(file):
     "A function from images in 0..1 to probabilities that runs `file` by onnxruntime."
-    net = _need('onnxruntime')[0].InferenceSession(str(file), providers=['CPUExecutionProvider'])
+    net = need('onnx', 'onnxruntime')[0].InferenceSession(str(file), providers=['CPUExecutionProvider'])
     return lambda image: net.run(None, dict(image=np.asarray(image)))[0]
 
 # %% ../nbs/76_export.ipynb #5ce56f77
@@ -154,7 +153,7 @@ def to_onnx(
 ) -> Path: # the file
     "Write the network as ONNX, `image`, float32 (N, C_in, H, W) in 0..1, to `probs` (N, C), if it equals `learn` on validation images to 1e-4."
     path, about = _checked_file(learn, path, top_k), _about(learn)
-    _need('onnx', 'onnxscript', 'onnxruntime')
+    need('onnx', 'onnx', 'onnxscript', 'onnxruntime')
     served, image, want = _to_serve(learn, top_k, skip)
     try: write_aside(path, lambda part: _write_onnx(part, served, image, want, about))
     except Exception as e:
