@@ -204,7 +204,8 @@ def forward(self:AMFModel,
 ) -> torch.Tensor: # (N, C)
     "The fused prediction, as logits; the parts stay in `last`. In evaluation a `routing` rule leaves branches out."
     if isinstance(x, torch.Tensor): x = x.as_subclass(torch.Tensor) # fastai's own types cost time in every operation
-    self.last = self.parts(x) if self.training or self.routing is None else self.routed_parts(x)
+    dense = self.training or self.routing is None or self.dropped
+    self.last = self.parts(x) if dense else self.routing.parts(self, x)
     return self.combine(self.last, self.last['weights'])
 
 # %% ../nbs/50_fusion.ipynb #4e753982
