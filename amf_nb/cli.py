@@ -27,7 +27,8 @@ from fastai.torch_core import num_distrib, rank_distrib
 from fastcore.docments import docments
 
 from .bench import PRESETS, _frame, _lock, _run_all, _versions, bench_table, cell_key, plot_bench, preset_cells, read_bench
-from .data import check_images, image_dls, sample_dls
+from .data import check_images, sample_dls
+from .folders import image_dls
 from .deploy import load_amf
 from .devices import alone, by_first, share_of_batch, whole_group
 from .guard import BranchGuard

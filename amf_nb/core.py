@@ -26,10 +26,11 @@ from .bench import (array_data, bench_cell, bench_cells, bench_table, BenchData,
 # %% ../nbs/00_core.ipynb #d3d1a49d
 from .branches import Branch, Trunk, create_branch
 from .cost import FeatureDL, FeatureStore, fold_bn, plot_plan
-from .data import (aircraft_dls, array_dls, cars_dls, check_images, cifar10_dls, dtd_dls, fashion_mnist_dls, image_dls, load_image,
+from .data import (aircraft_dls, array_dls, cars_dls, check_images, cifar10_dls, dtd_dls, fashion_mnist_dls, load_image,
                          paper_dls, sample_dls, sample_path)
 from .deploy import branch_soup, load_amf, to_exported, to_onnx
 from .explore import explore
+from .folders import image_dls
 
 # %% ../nbs/00_core.ipynb #01fff8f7
 from .fusion import AMFModel, create_amf_model, entropy_weights, fit_static, fuse
