@@ -63,9 +63,10 @@ def for_figure(
 # %% ../nbs/70_interpret.ipynb #78b6a8a4
 def as_code(
     text, # as in `one_line`
+    most:int=60, # characters to show
 ) -> str: # Markdown
     "`text` as code inside of a Markdown sentence."
-    text = one_line(text, 60)
+    text = one_line(text, most)
     fence = '`' * (1 + max(map(len, re.findall('`+', text)), default=0))
     return f'{fence} {text} {fence}' if '`' in text else f'`{text}`'
 
