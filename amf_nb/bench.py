@@ -750,12 +750,20 @@ PRESETS = dict(
                             arch=[f'tf_efficientnet_lite{i}' for i in range(3)])]})
 
 # %% ../nbs/90_bench.ipynb #6d95326a
+def _cells_in(file):
+    "The cells that the JSON `file` lists."
+    what = f'`preset`={str(file)!r} is no list of cells'
+    try: cells = json.loads(file.read_text())
+    except ValueError as e: raise ValueError(f'{what}, nor is it JSON ({e}): give what `bench_cells` returns') from e
+    try: return [bench_cell(**(c | c.pop('options', {}))) for c in cells]
+    except (TypeError, AttributeError) as e: raise ValueError(f'{what} ({e}): give what `bench_cells` returns') from e
+
 def preset_cells(
     name:str, # of a preset, or a JSON file with a list of cells
     seeds=None, # how many, or a list; None takes the preset's
 ) -> list: # of cells
     "The cells of a preset, part by part, or those in a file."
-    if str(name).endswith('.json'): return [bench_cell(**(c | c.pop('options', {}))) for c in json.loads(Path(name).read_text())]
+    if str(name).endswith('.json'): return _cells_in(Path(name))
     if name not in PRESETS: raise ValueError(f'`preset`={name!r} is unknown: give one of {", ".join(PRESETS)}, or a JSON file with a list of cells')
     return [c for part in PRESETS[name] for c in bench_cells(**part | ({} if seeds is None else dict(seeds=seeds)))]
 

@@ -23,6 +23,7 @@ from glob import glob
 from pathlib import Path
 
 import matplotlib
+import matplotlib.pyplot
 import pandas as pd
 import torch
 from fastai.callback.core import Callback
@@ -515,12 +516,20 @@ def bench_run(
     return int(bool(failed))
 
 # %% ../nbs/95_cli.ipynb #a86c5273
+def _check_figure(file):
+    "An error that names the remedy unless a figure can be written to `file`; None is no figure."
+    if file is None: return
+    kinds = matplotlib.figure.Figure().canvas.get_supported_filetypes()
+    if Path(file).suffix[1:].lower() not in kinds: raise ValueError(f'`figure`={str(file)!r}: give a name that ends in .png, .svg or .pdf')
+    check_writable(file, 'figure')
+
 def bench_show(
     folder:str, # folder of a bench, or its records.jsonl
     figure:str=None, # file to draw the figure to as well: .png, .svg or .pdf
     against:str='standard', # methods whose name starts like this are compared with
 ) -> int: # exit code 0
     "Print the table of a bench as Markdown."
+    _check_figure(figure)
     frame = read_bench(folder)
     print(bench_table(frame, against))
     if figure: _save_figure(plot_bench(frame), figure, 150)
@@ -539,6 +548,7 @@ def bench_speed(
     figure:str=None, # file to draw the figure to as well: .png, .svg or .pdf
 ) -> int: # exit code 0
     "Time AMF against standard fine-tuning, separate runs and plain fastai, and print the table of ratios and targets as Markdown."
+    _check_figure(figure)
     options = {k: v for k, v in dict(arch=arch, size=size, n=n, bs=bs, rounds=rounds).items() if v is not None}
     names = [s.strip() for s in what.split(',') if s.strip()]
     records = run_speed(out, names, quick, lambda text: print(text, file=sys.stderr, flush=True), **options)
