@@ -12,14 +12,13 @@ __all__ = ['VIEWS', 'DEPARTMENTS', 'PRESETS', 'BenchData', 'array_data', 'dls_da
 
 # %% ../nbs/90_bench.ipynb #9b4494b9
 import contextlib
-import fcntl
 import gc
 import hashlib
 import io
 import json
 import os
 import platform
-import resource
+import re
 import signal
 import subprocess
 import sys
@@ -39,14 +38,15 @@ from fastai.data.core import DataLoaders
 from fastai.learner import defaults
 from fastai.torch_core import set_seed
 from fastcore.basics import noop, patch
-from fastprogress.fastprogress import progress_bar
 from scipy import stats
+from tqdm import tqdm
 
 from .baselines import deep_ensemble, feature_extraction_learner, l2_sp_learner, spottune_learner, standard_learner, tune_lr
 from . import cost # gives learners `feature_cache`
 from .data import (DEBIAN_FASHION, FASHION_VOCAB, PAPER_DLS, _array_pairs, _draw, _read_fashion, array_dls, balanced_subset, paper_dls, sample_path)
 from .deploy import branch_soup
-from .interpret import paired_test
+from .files import check_makeable, locked, peak_memory_mb, write_aside
+from .interpret import for_figure, one_line, paired_test
 from .learner import AMFLearner, _panel_row, _part, amf_learner, fuse_learners
 from .strategies import Strategy
 
@@ -477,9 +477,10 @@ def _reset_peak():
 
 # %% ../nbs/90_bench.ipynb #11e76359
 def _peak_mb():
-    "Highest memory since `_reset_peak`: of the GPU if there is one, else of this process."
+    "Highest memory since `_reset_peak` in MB: of the GPU if there is one, else of this process; None where the system does not say."
     if torch.cuda.is_available(): return torch.cuda.max_memory_allocated() // 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (2**20 if sys.platform == 'darwin' else 2**10)
+    mb = peak_memory_mb()
+    return None if mb is None else round(mb)
 
 # %% ../nbs/90_bench.ipynb #d3637ed2
 def _train(cell, data):
@@ -561,21 +562,10 @@ def _read_lines(path):
         except ValueError as e: raise ValueError(f'{path}, line {i} is damaged ({e}): delete that line, and its cell will be run again') from None
     return res
 
-# %% ../nbs/90_bench.ipynb #3065df39
-@contextlib.contextmanager
-def _lock(path, wait=True):
-    "Hold the lock on file `path` within the block, or find out with `wait=False` that somebody else does: gives True or False."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, 'a') as f:
-        try: fcntl.flock(f, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError: mine = False
-        else: mine = True
-        yield mine
-
 # %% ../nbs/90_bench.ipynb #37064d29
 def _append(path, record):
     "Add `record` as a line to `path`, after cutting off a line that was never finished."
-    with _lock(path.parent / 'claims' / path.name), open(path, 'ab+') as f:
+    with locked(path.parent / 'claims' / path.name), open(path, 'ab+') as f:
         f.seek(0)
         f.truncate(f.read().rfind(b'\n') + 1)
         f.write(json.dumps(record).encode() + b'\n')
@@ -587,11 +577,9 @@ def _save(record, arrays, out):
     "Write the predictions aside, rename them, then add the record."
     folder = out / 'predictions'
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f'.{record["key"]}.{os.getpid()}.part.npz'
-    try:
-        np.savez_compressed(part, **arrays)
-        part.replace(folder / f'{record["key"]}.npz')
-    finally: part.unlink(missing_ok=True)
+    def write(part):
+        with open(part, 'wb') as f: np.savez_compressed(f, **arrays)
+    write_aside(folder / f'{record["key"]}.npz', write)
     _append(out / 'records.jsonl', record)
 
 # %% ../nbs/90_bench.ipynb #0e6a4000
@@ -631,7 +619,7 @@ def _run_one(cell, out, path): _keep(_outcome(cell, path), out)
 def _run_next(cells, out, path, since):
     "Run the first of `cells` that nobody has done or is doing; False if there is none."
     for cell in _pending(cells, out, since):
-        with _lock(out / 'claims' / cell_key(cell), wait=False) as mine:
+        with locked(out / 'claims' / cell_key(cell), wait=False) as mine:
             if not mine or not _pending([cell], out, since): continue
             _run_one(cell, out, path)
             return True
@@ -703,7 +691,7 @@ def _ray_result(ray, ref, cell):
 def _claim(cell, out, since):
     "Claims `cell` for this process: something to close when it is done, or None if somebody else has done it or is doing it."
     stack = contextlib.ExitStack()
-    if stack.enter_context(_lock(out / 'claims' / cell_key(cell), wait=False)) and _pending([cell], out, since): return stack
+    if stack.enter_context(locked(out / 'claims' / cell_key(cell), wait=False)) and _pending([cell], out, since): return stack
     stack.close()
 
 # %% ../nbs/90_bench.ipynb #ed7f7d5f
@@ -762,34 +750,40 @@ PRESETS = dict(
                             arch=[f'tf_efficientnet_lite{i}' for i in range(3)])]})
 
 # %% ../nbs/90_bench.ipynb #6d95326a
+def _cells_in(file):
+    "The cells that the JSON `file` lists."
+    what = f'`preset`={str(file)!r} is no list of cells'
+    try: cells = json.loads(file.read_text())
+    except ValueError as e: raise ValueError(f'{what}, nor is it JSON ({e}): give what `bench_cells` returns') from e
+    try: return [bench_cell(**(c | c.pop('options', {}))) for c in cells]
+    except (TypeError, AttributeError) as e: raise ValueError(f'{what} ({e}): give what `bench_cells` returns') from e
+
 def preset_cells(
     name:str, # of a preset, or a JSON file with a list of cells
     seeds=None, # how many, or a list; None takes the preset's
 ) -> list: # of cells
     "The cells of a preset, part by part, or those in a file."
-    if str(name).endswith('.json'): return [bench_cell(**(c | c.pop('options', {}))) for c in json.loads(Path(name).read_text())]
+    if str(name).endswith('.json'): return _cells_in(Path(name))
     if name not in PRESETS: raise ValueError(f'`preset`={name!r} is unknown: give one of {", ".join(PRESETS)}, or a JSON file with a list of cells')
     return [c for part in PRESETS[name] for c in bench_cells(**part | ({} if seeds is None else dict(seeds=seeds)))]
 
 # %% ../nbs/90_bench.ipynb #6b7f9652
 @contextlib.contextmanager
 def _bar(total, done, show):
-    "A progress bar as a function without arguments that asks `done` how far things are."
-    bar = progress_bar(range(total)) if show and total else None
-    state = [-1]
-    def tell():
-        n = done()
-        if bar is not None and n != state[0]: bar.update(n)
-        state[0] = n
-    if bar is not None: bar.update(0)
-    tell()
-    yield tell
-    tell()
+    "A progress bar in a terminal, as a function without arguments that asks `done` how far things are."
+    with tqdm(total=total, unit='cell', disable=None if show else True) as bar:
+        def tell():
+            bar.n = done()
+            bar.refresh()
+        tell()
+        yield tell
+        tell()
 
 # %% ../nbs/90_bench.ipynb #bb9bafc4
 def _run_all(cells, out, workers=1, path=None, bar=True, ray=None):
     "Run what has no record yet; a sentence for every cell that failed, by key."
     if workers < 1: raise ValueError(f'`workers`={workers}: give at least 1')
+    check_makeable(out, 'out')
     since, keys, path = time.time(), {cell_key(c) for c in cells}, None if path is None else str(path)
     out.mkdir(parents=True, exist_ok=True)
     with _bar(len(keys), lambda: len(keys) - len({cell_key(c) for c in _pending(cells, out, since)}), bar) as tell:
@@ -928,10 +922,14 @@ def bench_ranks(
     return pd.DataFrame(dict(rank=mean, blocks=len(wide)), index=wide.columns).sort_values('rank')
 
 # %% ../nbs/90_bench.ipynb #9b8afe02
+def _literal(value):
+    "`value` as a cell of a Markdown table: one line, no tag, no new column."
+    return re.sub('<(?=[a-zA-Z/!])', '&lt;', one_line(value, 1000)).replace('|', r'\|')
+
 def _md(rows, head):
     "A Markdown table of texts, numbers to the right."
-    lines = [head, ['---' if i == 0 else '---:' for i in range(len(head))], *rows]
-    return '\n'.join('| ' + ' | '.join(map(str, l)) + ' |' for l in lines)
+    rule = ['---' if i == 0 else '---:' for i in range(len(head))]
+    return '\n'.join('| ' + ' | '.join(map(_literal, line)) + ' |' for line in [head, rule, *rows])
 
 # %% ../nbs/90_bench.ipynb #28404aff
 def _span(low, high, digits): return 'one seed' if np.isnan(low) else f'{low:.{digits}f} to {high:.{digits}f}'
@@ -970,7 +968,7 @@ def bench_table(
     parts = []
     for k in dict.fromkeys(means.index.droplevel(2)):
         mine = diffs.loc[k] if len(diffs) and k in diffs.index.droplevel([2, 3]) else diffs[:0]
-        parts.append(f'### {k[0]}, {k[1]}\n\n{_means_md(means.loc[k], mine)}')
+        parts.append(f'### {_literal(k[0])}, {_literal(k[1])}\n\n{_means_md(means.loc[k], mine)}')
     if len(gain): parts.append(f'### Policy minus equal weights\n\n{_gain_md(gain)}')
     rank_rows = [[m, f'{r["rank"]:.2f}'] for m, r in ranks.iterrows()]
     if len(ranks) > 1 and ranks.blocks.iloc[0] > 1: parts.append(f'### Mean rank in {ranks.blocks.iloc[0]} blocks (data set, architecture, seed)\n\n{_md(rank_rows, ["method", "mean rank"])}')
@@ -989,7 +987,8 @@ def plot_bench(
         at = np.arange(len(m))
         ax.plot(100 * h.accuracy, [m.index.get_loc(o) - 0.25 for o in h.method], '.', color='0.6', ms=4)
         ax.errorbar(m.accuracy, at, xerr=np.nan_to_num([m.accuracy - m.low, m.high - m.accuracy]), fmt='o', color='C0', ms=5, capsize=3)
-        ax.set(yticks=at, yticklabels=m.index, ylim=(-0.7, len(m) - 0.5), xlabel='accuracy on the test images, %', title=', '.join(k))
+        ax.set(yticks=at, yticklabels=[for_figure(n) for n in m.index], ylim=(-0.7, len(m) - 0.5))
+        ax.set(xlabel='accuracy on the test images, %', title=for_figure(', '.join(k), 60))
     return fig
 
 # %% ../nbs/90_bench.ipynb #e0b43658

@@ -22,7 +22,7 @@ from PIL import Image
 
 from .deploy import _cheapest_first, _cost_of, _follow, load_amf, renormalise, weight_mask
 from .fusion import fuse
-from .interpret import AMFInterpretation, _hits, _short, _thumb, branch_colors
+from .interpret import AMFInterpretation, _hits, _thumb, branch_colors, for_figure, one_line
 from .learner import AMFLearner, _interval
 
 # %% ../nbs/79_explore.ipynb #9e7da592
@@ -185,7 +185,7 @@ class Explorer:
 def _sliders(self:Explorer):
     "A slider for each branch, in its colour."
     K = len(self.fusing.names)
-    return [self.w.FloatSlider(value=round(1 / K, 2), min=0., max=1., step=0.01, description=_short(n), style=dict(handle_color=c, description_width='110px'))
+    return [self.w.FloatSlider(value=round(1 / K, 2), min=0., max=1., step=0.01, description=one_line(n, 16), style=dict(handle_color=c, description_width='110px'))
             for n, c in branch_colors(self.fusing.names).items()]
 
 # %% ../nbs/79_explore.ipynb #4eb0b66b
@@ -231,7 +231,7 @@ def _update(self:Explorer):
     self.numbers.value = self._numbers()
     for b, i in zip(self.buttons, self.shown):
         right = self.state['hits'][i] == 1
-        b.description, b.button_style = ('\u2713 ' if right else '\u2717 ') + _short(self._said(i), 14), '' if right else 'warning'
+        b.description, b.button_style = ('\u2713 ' if right else '\u2717 ') + one_line(self._said(i), 14), '' if right else 'warning'
     self._write_detail()
 
 # %% ../nbs/79_explore.ipynb #e38ac1b0
@@ -292,7 +292,7 @@ def plot_explorer(
     fig, axs = plt.subplots(1, 2, figsize=(8, 3.2), sharey=True, constrained_layout=True)
     for k, (n, c) in enumerate(branch_colors(fusing.names).items()):
         w, acc = fusing.sweep(k)
-        axs[0].plot(w, 100 * acc, color=c, label=n)
+        axs[0].plot(w, 100 * acc, color=c, label=for_figure(n))
     for mode, style in (('sure', 'o-'), ('small', 's--')):
         cost, acc = fusing.trade(mode)
         axs[1].plot(cost, 100 * acc, style, ms=4, color='black', mfc='white' if mode == 'small' else None, label=MODES[mode])

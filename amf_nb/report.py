@@ -7,25 +7,37 @@ __all__ = ['report_notebook', 'report_html', 'write_report', 'amf_report']
 
 # %% ../nbs/78_report.ipynb #c1c2a9fd
 import argparse
-import importlib
 import json
 import os
+from contextlib import ExitStack
 from html import escape
 from pathlib import Path
 
-from .interpret import AMFInterpretation, _read_parts
+from .files import aside, check_writable, sync
+from .interpret import AMFInterpretation, _read_parts, as_code, one_line
 
 # %% ../nbs/78_report.ipynb #ae70536e
+_UNSEEN = ('All numbers below are measured on **{n:,} validation images**. No branch trained on them, and nothing was fitted to them '
+           'or chosen by them{but}. ')
+_FITTED = 'Policy and static weights were fitted on {images:,} training images that no branch had trained on {when}. '
+_HALFWAY = ('by then, after epoch {at}; from the next epoch on the branches trained on these too, so the weights were fitted to networks '
+            'that have changed since')
+_INTERVALS = ('Intervals are 95% intervals over images; they say nothing of another training run. Whoever compares several runs by these '
+              'numbers and keeps the best one has chosen by them, and needs other images for an honest number.')
+
+# %% ../nbs/78_report.ipynb #d1732234
+def _when(about):
+    "When the policy was fitted, as a part of a sentence."
+    at, epochs = about.get('released'), len((about.get('curves') or dict(rows=[]))['rows'])
+    return _HALFWAY.format(at=at) if at and at < epochs else 'and that were held out to the end'
+
 def _honesty(info, n):
     "Which images the numbers are measured on, and what chose what; Markdown."
-    about, fit = info['about'], info['about'].get('policy_fit')
-    text = f'All numbers below are measured on **{n:,} validation images**. No branch trained on them, and nothing was fitted to them or chosen by them. '
-    if fit: text += (f"Policy, static weights and the best single branch were fitted on {fit['images']:,} training images "
-                     'that were held out from the branches at that time. ')
-    elif not about.get('best_branch'):
-        text += 'No training images were held out, so where a single branch is called the best, that was chosen on these images, and the text says so. '
-    return text + ('Intervals are 95% intervals over images; they say nothing of another training run. '
-                   'Whoever compares several runs by these numbers and keeps the best one has chosen by them, and needs other images for an honest number.')
+    about, fit, best = info['about'], info['about'].get('policy_fit'), info['about'].get('best_branch')
+    text = _UNSEEN.format(n=n, but='' if best or len(info['names']) < 2 else ', with one exception: which single branch is called the best')
+    if fit: text += _FITTED.format(images=fit['images'], when=_when(about))
+    if best: text += f'The best single branch, {as_code(best)}, was chosen on those images. '
+    return text + _INTERVALS
 
 # %% ../nbs/78_report.ipynb #7ad87ec0
 def _read_json(file): return json.loads(file.read_text()) if file.is_file() else {}
@@ -34,19 +46,17 @@ def _read_json(file): return json.loads(file.read_text()) if file.is_file() else
 def _origin(folder, info):
     "How the run came about, as lines of Markdown."
     config, metrics, about = _read_json(folder / 'config.json'), _read_json(folder / 'metrics.json'), info['about']
-    lines = [f"{len(info['vocab'])} classes; branches: {', '.join(f'`{n}`' for n in info['names'])}"]
-    if about.get('arch'): lines.append(f"architecture `{about['arch']}`, {about.get('train', 0):,} training images")
+    lines = [f"{len(info['vocab'])} classes; branches: {', '.join(map(as_code, info['names']))}"]
+    if about.get('arch'): lines.append(f"architecture {as_code(about['arch'])}, {about.get('train', 0):,} training images")
     if metrics.get('seconds'): lines.append(f"trained in {metrics['seconds']:,.0f} s")
-    if config.get('command'): lines.append(f"command: `{config['command']}`")
+    if config.get('command'): lines.append(f"command: {as_code(config['command'], 1000)}")
     if config.get('versions'): lines.append(', '.join(f'{k} {v}' for k, v in config['versions'].items()))
     return '\n'.join(f'- {o}' for o in lines)
 
 # %% ../nbs/78_report.ipynb #aa88056d
-def _need(*names):
-    "The packages `names`, imported; `ImportError` says how to get them."
-    try: mods = [importlib.import_module(n) for n in names]
-    except ImportError as e: raise ImportError(f'a report needs the packages nbclient, nbconvert and ipykernel ({e}): pip install nbclient nbconvert ipykernel') from e
-    return mods[0] if len(mods) == 1 else mods
+def _literal(text):
+    "`text` as Markdown that shows it letter by letter."
+    return ''.join(f'&#{ord(c)};' if c in r'\`*_{}[]()#|$~<>&' else c for c in one_line(text, 200))
 
 # %% ../nbs/78_report.ipynb #90307da7
 _SECTIONS = [
@@ -104,10 +114,11 @@ def report_notebook(
     folder, # of a run, with what `save_parts` wrote
 ): # a notebook of nbformat, not executed
     "The notebook that makes the report on the run in `folder`."
-    nbf, folder = _need('nbformat'), Path(folder)
+    import nbformat as nbf # Jupyter is loaded when a report is made, and not by whoever imports this library
+    folder = Path(folder)
     arrays, info = _read_parts(folder)
     md, code = nbf.v4.new_markdown_cell, nbf.v4.new_code_cell
-    cells = [md(f"# Report on {escape(folder.resolve().name)}\n\n{_origin(folder, info)}\n\n{_honesty(info, len(arrays['targets']))}"), code(_SETUP)]
+    cells = [md(f"# Report on {_literal(folder.resolve().name)}\n\n{_origin(folder, info)}\n\n{_honesty(info, len(arrays['targets']))}"), code(_SETUP)]
     for title, text, source, need in _SECTIONS:
         if _applies(need, info): cells += [md(f'## {title}\n\n{text}'), code(source)]
     if (folder / 'model').is_dir(): cells.append(md(f'## To go on\n\n{_GO_ON}'))
@@ -115,14 +126,20 @@ def report_notebook(
     return nbf.v4.new_notebook(cells=cells, metadata=dict(kernelspec=dict(name='python3', display_name='python3', language='python')))
 
 # %% ../nbs/78_report.ipynb #cc602785
-def _execute(nb, folder, kernel='python3', timeout=300):
+def _kernel():
+    "A manager of kernels of this interpreter, whatever kernels the user has registered."
+    from jupyter_client import AsyncKernelManager
+    from jupyter_client.kernelspec import KernelSpecManager
+    return AsyncKernelManager(kernel_name='python3', kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
+
+def _execute(nb, folder, timeout=300):
     "Run `nb` in `folder`, in place."
-    client, specs = _need('nbclient', 'jupyter_client.kernelspec')
-    try: specs.KernelSpecManager().get_kernel_spec(kernel)
-    except specs.NoSuchKernel as e: raise RuntimeError(f'the report is made by a Jupyter kernel, and there is none called {kernel!r}: pip install ipykernel') from e
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
     where = dict(metadata=dict(path=str(folder)))
-    try: client.NotebookClient(nb, timeout=timeout, kernel_name=kernel, resources=where, extra_arguments=['--log-level=ERROR']).execute()
-    except client.exceptions.CellExecutionError as e: raise RuntimeError(f'the report stopped at {e.ename}: {e.evalue}') from e
+    client = NotebookClient(nb, km=_kernel(), timeout=timeout, resources=where, extra_arguments=['--log-level=ERROR'])
+    try: client.execute()
+    except CellExecutionError as e: raise RuntimeError(f'the report stopped at {e.ename}: {e.evalue}') from e
     return nb
 
 # %% ../nbs/78_report.ipynb #91d0ed59
@@ -153,8 +170,9 @@ def _tidy(nb):
 # %% ../nbs/78_report.ipynb #7357073d
 def _exporter():
     "nbconvert's plainest HTML, without code."
+    from nbconvert import HTMLExporter
     hidden = dict(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True, exclude_anchor_links=True)
-    return _need('nbconvert').HTMLExporter(template_name='basic', **hidden)
+    return HTMLExporter(template_name='basic', **hidden)
 
 # %% ../nbs/78_report.ipynb #4ecbb417
 def report_html(
@@ -166,20 +184,27 @@ def report_html(
     return _PAGE.format(title=escape(title), body=body)
 
 # %% ../nbs/78_report.ipynb #86c4e1cb
+def _write_pages(folder, pages):
+    "Write the texts `pages` (name to text) into `folder`; older ones stay until all are done."
+    with ExitStack() as stack:
+        parts = {name: stack.enter_context(aside(folder / name)) for name in pages}
+        for name, part in parts.items():
+            part.write_text(pages[name], encoding='utf-8')
+            sync(part)
+        for name, part in parts.items(): os.replace(part, folder / name)
+
+# %% ../nbs/78_report.ipynb #e50eab51
 def write_report(
     folder, # of a run of `amf_train`, or one that `save_parts` wrote to
 ) -> Path: # `report.html`
     "Make `report.html` and `report.ipynb` in `folder`; older ones stay until both are done."
+    import nbformat
     folder = Path(folder)
-    nb = _execute(report_notebook(folder), folder)
-    pages = {'report.html': report_html(nb, f'Report on {folder.resolve().name}'), 'report.ipynb': _need('nbformat').writes(nb)}
-    parts = {n: folder / f'.{n}.{os.getpid()}.part' for n in pages}
-    try:
-        for n, text in pages.items(): parts[n].write_text(text, encoding='utf-8')
-        for n, p in parts.items(): os.replace(p, folder / n)
-    finally:
-        for p in parts.values(): p.unlink(missing_ok=True)
-    return folder / 'report.html'
+    nb = report_notebook(folder)
+    page = check_writable(folder / 'report.html', 'folder')
+    _execute(nb, folder)
+    _write_pages(folder, {page.name: report_html(nb, f'Report on {one_line(folder.resolve().name, 200)}'), 'report.ipynb': nbformat.writes(nb)})
+    return page
 
 # %% ../nbs/78_report.ipynb #6a514dc9
 def amf_report(

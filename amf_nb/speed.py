@@ -14,7 +14,6 @@ import hashlib
 import importlib.util
 import inspect
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -38,11 +37,12 @@ from PIL import Image
 from torch import nn
 
 from .backbones import _package, create_backbone
-from .bench import _lock, _lookup, _md, _read_lines, _records, _silent, _versions
+from .bench import _lookup, _md, _read_lines, _records, _silent, _versions
 from .branches import Branch, Trunk, create_head, plan_stages
 from .cost import fold_bn
 from .data import FASHION_VOCAB, _read_fashion, array_dls, sample_path
-from .deploy import _cost_of, _following, _write_aside
+from .deploy import _cost_of, _following
+from .files import check_makeable, locked, peak_memory_mb, write_aside
 from .fusion import AMFModel
 from .learner import AMFLearner, amf_learner, branch_learner
 from .policy import CNNPolicy
@@ -370,9 +370,9 @@ def _startup(rounds=5, warmup=1, before='from fastai.vision.all import *', more=
 GROWTH = ['reduced', 'last_half', 'last_eighth', 'head_only', 'last_quarter', 'last_stages', 'upper_stages', 'standard']
 
 def _process_mb():
-    "Megabytes that this process holds, and the most it has held; without `/proc` the second for both."
+    "Megabytes that this process holds, and the most it has held; without `/proc` the second for both, without either nan."
     try: lines = dict(l.split(':', 1) for l in Path('/proc/self/status').read_text().splitlines())
-    except OSError: return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == 'darwin' else 2**10),) * 2
+    except OSError: return (peak_memory_mb() or float('nan'),) * 2
     return tuple(int(lines[k].split()[0]) / 1024 for k in ('VmRSS', 'VmHWM'))
 
 # %% ../nbs/92_speed.ipynb #87bbce83
@@ -500,9 +500,9 @@ def _measure(section, config):
 # %% ../nbs/92_speed.ipynb #37462317
 def _replace(path, record):
     "Write `record` to `path` in place of the one with its key."
-    with _lock(path.parent / 'claims' / path.name):
+    with locked(path.parent / 'claims' / path.name):
         records = [r for r in _read_lines(path) if r['key'] != record['key']] + [record]
-        _write_aside(path, lambda p: p.write_text(''.join(json.dumps(r) + '\n' for r in records)))
+        write_aside(path, lambda p: p.write_text(''.join(json.dumps(r) + '\n' for r in records)))
 
 # %% ../nbs/92_speed.ipynb #216ce269
 def read_speed(
@@ -534,8 +534,9 @@ def run_speed(
     **options, # of the sections, such as `arch`, `n`, `size`, `bs`, `rounds`
 ) -> list: # the new records
     "Measure sections and write their records; keep the machine idle meanwhile."
-    out, res = Path(out), []
-    for section, config in _configs(list(what or SECTIONS), options, quick).items():
+    configs, res = _configs(list(what or SECTIONS), options, quick), []
+    out = check_makeable(out, 'out')
+    for section, config in configs.items():
         record, seconds = _timed(_measure, section, config)
         _replace(out / 'records.jsonl', record)
         res.append(record)
