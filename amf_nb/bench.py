@@ -43,8 +43,8 @@ from tqdm import tqdm
 
 from .baselines import deep_ensemble, feature_extraction_learner, l2_sp_learner, spottune_learner, standard_learner, tune_lr
 from . import cost # gives learners `feature_cache`
+from .collapse import branch_soup
 from .data import (DEBIAN_FASHION, FASHION_VOCAB, PAPER_DLS, _array_pairs, _draw, _read_fashion, array_dls, balanced_subset, paper_dls, sample_path)
-from .deploy import branch_soup
 from .files import check_makeable, locked, peak_memory_mb, write_aside
 from .interpret import for_figure, one_line, paired_test
 from .learner import AMFLearner, _panel_row, _part, amf_learner, fuse_learners
