@@ -306,14 +306,20 @@ def _index_of(col, names, arg):
     raise ValueError(f"`{arg}`={col!r} is no column of the CSV, or several: it has "
                      f"{', '.join(map(repr, names))}")
 
+def _find_files(table, folder):
+    "Number of the column whose values are files, or at least have the endings of images"
+    tell = lambda c: [(bool(_located(folder, v)), _has_file(folder, v))
+                      for v in table.column(c)[:50]]
+    found = [tuple(map(sum, zip(*tell(c)))) for c in range(len(table.rows[0]))]
+    if max(found)!=(0, 0): return found.index(max(found))
+    raise FileNotFoundError("no column of the CSV names image files, with endings such as .jpg and "
+                            f"relative to {str(folder)!r}; its first line is "
+                            f"{_some(table.rows[0], 9)}")
+
 def _file_column(table, folder, fn_col):
     "Number of the column of file names; takes the header out of `table`"
-    n = len(table.rows[0])
-    found = [sum(_has_file(folder, row[c]) for row in table.rows[:50]) for c in range(n)]
-    if fn_col is None and not any(found):
-        raise FileNotFoundError(f"no column of the CSV names files below {str(folder)!r}; its "
-                                f"first line is {_some(table.rows[0], 9)}")
-    fn = int(np.argmax(found)) if fn_col is None else _index_of(fn_col, table.rows[0], 'fn_col')
+    if fn_col is None: fn = _find_files(table, folder)
+    else: fn = _index_of(fn_col, table.rows[0], 'fn_col')
     if not _has_file(folder, table.rows[0][fn]):
         table.header = table.rows.pop(0)
         del table.lines[0]

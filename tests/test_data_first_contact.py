@@ -271,7 +271,7 @@ def test_where_a_table_lies(table, tmp_path, monkeypatch):
 @pytest.mark.parametrize('data, error, match', [
     (b'', ValueError, 'is empty'), (b'\n\n', ValueError, 'is empty'), (b',,\n', ValueError, 'is empty'),
     (b'PK\3\4' + bytes(99), ValueError, 'save the table as CSV'), (b'\xd0\xcf\x11\xe0' + bytes(99), ValueError, 'save the table as CSV'),
-    (b'file,label\n', FileNotFoundError, 'no column of the CSV names files'),
+    (b'file,label\n', FileNotFoundError, 'no column of the CSV names image files'),
     (b'file\n0.jpg\n', ValueError, 'one column'),
     (b'file,label\n0.jpg,cat\n\n\n1.jpg,\n', ValueError, 'no label on 1 lines of the CSV: 5'),
     (b'file,label\n\n0.jpg,cat\n77.jpg,dog\n', FileNotFoundError, '77.jpg.* on 1 lines of the CSV: 4'),
