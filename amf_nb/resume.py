@@ -197,6 +197,14 @@ def _contents(o):
     if isinstance(o, np.ndarray): return [str(o.dtype), list(o.shape), zlib.crc32(np.ascontiguousarray(o))]
     return zlib.crc32(o) if isinstance(o, bytes) else str(type(o))
 
+def _of_file(path, shared):
+    "What tells the file `path`, below the folder `shared`, from another."
+    name = os.path.relpath(path, shared)
+    if not os.path.isfile(path): return [name, None]
+    with open(path, 'rb') as f:
+        f.seek(os.path.getsize(path) // 2)
+        return [name, os.path.getsize(path), zlib.crc32(f.read(4096))]
+
 # %% ../nbs/62_resume.ipynb #abd1578f
 def picture_identity(
     ds, # a dataset
@@ -207,11 +215,8 @@ def picture_identity(
     sources = [_source(tl._get(i), getters) for i in range(len(tl))]
     files = [os.fspath(o) for o in sources if isinstance(o, (str, os.PathLike))]
     shared = os.path.commonpath([os.path.dirname(os.path.abspath(f)) for f in files]) if files else ''
-    def of(o):
-        if not isinstance(o, (str, os.PathLike)): return _contents(o)
-        path = os.path.abspath(o)
-        return [os.path.relpath(path, shared), os.path.getsize(path) if os.path.exists(path) else None]
-    return _checksum([of(o) for o in sources])
+    is_file = lambda o: isinstance(o, (str, os.PathLike))
+    return _checksum([_of_file(os.path.abspath(o), shared) if is_file(o) else _contents(o) for o in sources])
 
 # %% ../nbs/62_resume.ipynb #17a16764
 def _images(dl): return [len(dl.dataset), _checksum(None if (y := _labels(dl.dataset)) is None else y.tolist())]
@@ -247,6 +252,11 @@ class Checkpoints(Callback):
     def files(self):
         "The checkpoints there are, oldest first."
         return sorted(f for f in self.folder.glob('epoch-*.safetensors') if re.fullmatch(r'epoch-\d{4,}-[0-9a-f]{16}', f.stem))
+
+    def __call__(self, event_name):
+        "As in fastai, which would put its own words in place of an exception's."
+        if event_name not in ('before_fit', 'after_epoch'): return super().__call__(event_name)
+        if self.run: getattr(self, event_name)()
 
 # %% ../nbs/62_resume.ipynb #f1dd107a
 @patch
