@@ -17,7 +17,8 @@ from fastai.vision.all import (CropPad, ImageBlock, ImageDataLoaders, PILImage, 
 from PIL import Image
 from safetensors import SafetensorError
 
-from amf_nb.data import image_dls, pair_dls
+from amf_nb.core import image_dls
+from amf_nb.data import pair_dls
 from amf_nb.deploy import check_savable, load_amf
 from amf_nb.export import to_onnx
 from amf_nb.learner import fuse_learners
