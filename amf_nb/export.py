@@ -15,7 +15,7 @@ import torch
 from fastai.callback.schedule import Learner
 from fastcore.basics import patch
 
-from .branches import Trunk
+from .branches import Branch, Trunk
 from .deploy import VERSION, image_spec
 from .files import check_writable, need, write_aside
 from .fusion import AMFModel
@@ -51,6 +51,15 @@ def _only(branch, a, wanted_N):
     z = branch(a.index_select(0, rows))
     return z.new_zeros(wanted_N.shape[0], z.shape[1]).index_copy(0, rows, z)
 
+# %% ../nbs/76_export.ipynb #8f7626cf
+def _exportable(model):
+    "`model` in evaluation mode for good, with what can be exported in place of every fused network within it."
+    for parent in [*model.modules()]:
+        if isinstance(parent, Branch): parent.still = [] # names of layers that may be gone
+        for name, child in parent.named_children():
+            if isinstance(child, AMFModel): setattr(parent, name, _Exported(child))
+    return model
+
 # %% ../nbs/76_export.ipynb #3b44078b
 class _Exported(torch.nn.Module):
     "A copy of `model` that can be exported: normalised images to fused logits (N, C) of the `top_k` branches of the largest weights."
@@ -58,7 +67,7 @@ class _Exported(torch.nn.Module):
         super().__init__()
         model = copy.copy(model)
         model.last = None # may hold a graph, which cannot be copied
-        self.model, self.top_k, self.fixed = copy.deepcopy(model).cpu().eval(), top_k, constant_weights(model)
+        self.model, self.top_k, self.fixed = _exportable(copy.deepcopy(model).cpu().eval()), top_k, constant_weights(model)
         if self.fixed is not None: self.model, self.fixed = _fixed(self.model, self.fixed.cpu(), top_k)
         self.skip = skip and top_k is not None and self.fixed is None
 
@@ -95,8 +104,13 @@ def _to_serve(learn, top_k=None, skip=False):
 
 # %% ../nbs/76_export.ipynb #22f321c2
 def _graph(served, image):
-    "`served` as a graph for any number of images."
-    with torch.no_grad(): return torch.export.export(served, (image[:1].repeat(2, 1, 1, 1),), dynamic_shapes=dict(image={0: torch.export.Dim('batch', min=1)}))
+    "`served` as a graph for any number of images; `RuntimeError` if torch cannot make one."
+    two, any_number = image[:1].repeat(2, 1, 1, 1), dict(image={0: torch.export.Dim('batch', min=1)})
+    try:
+        with torch.no_grad(): return torch.export.export(served, (two,), dynamic_shapes=any_number)
+    except Exception as e:
+        why = str(e).strip().partition('\n')[0][:200]
+        raise RuntimeError(f'torch cannot make a graph of this network ({why}): use `learn.export()`') from e
 
 # %% ../nbs/76_export.ipynb #7f2428a9
 def _same(run, image, want, eps):
