@@ -43,6 +43,7 @@ def command(name, *args, **kwargs):
 
 def refused(capsys, f, *args):
     "The one line with which the command `f` refuses `args`."
+    capsys.readouterr()
     with pytest.raises(SystemExit) as e: f([*map(str, args)])
     said = capsys.readouterr().err.splitlines()
     assert e.value.code == 2 and len(said) == 1, said
