@@ -187,7 +187,9 @@ class Explorer:
 def _sliders(self:Explorer):
     "A slider for each branch, in its colour."
     K = len(self.fusing.names)
-    return [self.w.FloatSlider(value=round(1 / K, 2), min=0., max=1., step=0.01, description=one_line(n, 16), style=dict(handle_color=c, description_width='110px'))
+    looks = lambda color: dict(handle_color=color, description_width='110px')
+    return [self.w.FloatSlider(value=round(1 / K, 2), min=0., max=1., step=0.01,
+                               description=one_line(n, 16), style=looks(c))
             for n, c in branch_colors(self.fusing.names).items()]
 
 # %% ../nbs/79_explore.ipynb #4eb0b66b
@@ -233,7 +235,8 @@ def _update(self:Explorer):
     self.numbers.value = self._numbers()
     for b, i in zip(self.buttons, self.shown):
         right = self.state['hits'][i] == 1
-        b.description, b.button_style = ('\u2713 ' if right else '\u2717 ') + one_line(self._said(i), 14), '' if right else 'warning'
+        b.description = ('\u2713 ' if right else '\u2717 ') + one_line(self._said(i), 14)
+        b.button_style = '' if right else 'warning'
     self._write_detail()
 
 # %% ../nbs/79_explore.ipynb #e38ac1b0
@@ -308,7 +311,8 @@ def _costs_for(interp):
     "What the branches of `interp` cost, if its learner or its run can tell."
     if interp.learn is not None: return interp.learn.costs()
     model = None if interp.path is None else Path(interp.path) / 'model'
-    return load_amf(model).costs() if model is not None and (model / 'config.json').is_file() else None
+    there = model is not None and (model / 'config.json').is_file()
+    return load_amf(model).costs() if there else None
 
 # %% ../nbs/79_explore.ipynb #310a3df8
 def explore(

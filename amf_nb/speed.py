@@ -371,7 +371,7 @@ def _startup(rounds=5, warmup=1, before='from fastai.vision.all import *', more=
 GROWTH = ['reduced', 'last_half', 'last_eighth', 'head_only', 'last_quarter', 'last_stages', 'upper_stages', 'standard']
 
 def _process_mb():
-    "Megabytes that this process holds, and the most it has held; without `/proc` the second for both, without either nan."
+    "MB that this process holds, and the most so far; without `/proc` the second for both, or nan."
     try: lines = dict(l.split(':', 1) for l in Path('/proc/self/status').read_text().splitlines())
     except OSError: return (peak_memory_mb() or float('nan'),) * 2
     return tuple(int(lines[k].split()[0]) / 1024 for k in ('VmRSS', 'VmHWM'))
