@@ -28,7 +28,9 @@ from .branches import Branch, Trunk, create_branch
 from .cost import FeatureDL, FeatureStore, fold_bn, plot_plan
 from .data import (aircraft_dls, array_dls, cars_dls, check_images, cifar10_dls, dtd_dls, fashion_mnist_dls, load_image,
                          paper_dls, sample_dls, sample_path)
-from .deploy import branch_soup, load_amf, to_exported, to_onnx
+from .collapse import branch_soup
+from .deploy import load_amf
+from .export import to_exported, to_onnx
 from .explore import explore
 from .folders import image_dls
 
