@@ -304,19 +304,20 @@ def _to_backbone(model, make_parts, name, size, n_in, mean, std):
 
 # %% ../nbs/20_backbones.ipynb #206c4384
 def _read_file(path):
-    "What the weights file `path` holds: tensors, numbers, text, and lists (fastai's, too) and dicts of them."
+    "What the weights file `path` holds: tensors, numbers, text, lists (fastai's, too) and dicts."
     try:
         if path.suffix == '.safetensors': return safetensors.torch.load_file(path)
-        with torch.serialization.safe_globals([L]): return torch.load(path, map_location='cpu', weights_only=True)
+        with torch.serialization.safe_globals([L]):
+            return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as e:
-        raise ValueError(f"`weights`={str(path)!r} holds more than tensors, and opening it could run code ({str(e)[:80]}): "
-                         "if you trust it, take its weights out once, for example by "
-                         "torch.save(torch.load(path, weights_only=False)['model'], 'weights.pth')") from e
+        raise ValueError(f"`weights`={str(path)!r} holds more than tensors, and opening it "
+                         "could run code. If you trust it, take its weights out once: "
+                         "torch.save(torch.load(p, weights_only=False)['model'], 'weights.pth')") from e
     except Exception as e:
         raise ValueError(f"`weights`={str(path)!r} cannot be read as weights ({type(e).__name__}): "
                          "save a state dict with torch.save(model.state_dict(), path) or as .safetensors") from e
 
-_where = 'state_dict', 'model', 'model_state_dict', 'net' # in a checkpoint that holds the optimiser, too
+_where = 'state_dict', 'model', 'model_state_dict', 'net' # in a file with the optimiser's state
 
 def _read_weights(path):
     "The state dict in the file `path` (.safetensors, .pth or .pt)."
@@ -340,7 +341,7 @@ def _misfits(model, sd, skip):
 # %% ../nbs/20_backbones.ipynb #b9a6d8e3
 def _unprefixed(sd, model):
     "The state dict `sd` without first words that all its names share and `model` does not know."
-    first,known = {k.partition('.')[0] for k in sd},{k.partition('.')[0] for k in model.state_dict()}
+    first,known = ({k.partition('.')[0] for k in d} for d in (sd, model.state_dict()))
     if len(first) > 1 or first & known or not all('.' in k for k in sd): return sd
     return _unprefixed({k.partition('.')[2]: v for k,v in sd.items()}, model)
 

@@ -266,8 +266,9 @@ class FeatureDL(DataLoader):
         self.store, self.source, self.seed, self.epoch = store, source, seed, 0
         self.idxs, self.gen = np.arange(len(store)) if idxs is None else np.asarray(idxs), np.random.default_rng(seed)
         self.starts = self.gen.integers(store.views, size=len(store))
-        super().__init__(source.dataset, bs=source.bs if bs is None else bs, shuffle=shuffle, n=len(self.idxs),
-                         drop_last=source.drop_last if drop_last is None else drop_last, device=source.device)
+        bs, drop_last = bs or source.bs, source.drop_last if drop_last is None else drop_last
+        super().__init__(source.dataset, bs=bs, shuffle=shuffle, drop_last=drop_last,
+                         n=len(self.idxs), device=source.device)
 
     def get_idxs(self):
         self.epoch += 1
@@ -278,11 +279,12 @@ class FeatureDL(DataLoader):
 
     def new(self, dataset=None, idxs=None, bs=None, shuffle=None, drop_last=None, **kwargs):
         if dataset is not None:
-            raise ValueError('`dataset` is not what was stored: leave the `feature_cache` block first, '
-                             'or take a part by `at_positions`')
-        own = dict(bs=self.bs, shuffle=self.shuffle, drop_last=self.drop_last)
-        own |= {k: v for k, v in dict(bs=bs, shuffle=shuffle, drop_last=drop_last).items() if v is not None}
-        return FeatureDL(self.store, self.source, self.idxs if idxs is None else idxs, self.seed, **own)
+            raise ValueError('`dataset` is not what was stored: leave the `feature_cache` block '
+                             'first, or take a part by `at_positions`')
+        own = dict(idxs=self.idxs, bs=self.bs, shuffle=self.shuffle, drop_last=self.drop_last)
+        new = dict(idxs=idxs, bs=bs, shuffle=shuffle, drop_last=drop_last)
+        own |= {k: v for k, v in new.items() if v is not None}
+        return FeatureDL(self.store, self.source, seed=self.seed, **own)
 
     def at_positions(self, idxs): return self.new(idxs=idxs)
 
@@ -293,8 +295,8 @@ def refuse_mixing(
     "`ValueError` if a callback of `learn` mixes images, as MixUp and CutMix do."
     mixing = [cb.name for cb in learn.cbs if isinstance(cb, MixHandler)]
     if mixing:
-        raise ValueError(f'the callback `{mixing[0]}` mixes images, which makes new ones each time: '
-                         'remove it to train from a store, or leave the `feature_cache` block')
+        raise ValueError(f'the callback `{mixing[0]}` mixes images, which makes new ones each '
+                         'time: remove it to train from a store')
 
 class NoMixing(Callback):
     "Refuse a fit whose callbacks mix images."

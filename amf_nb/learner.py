@@ -35,7 +35,7 @@ from .backbones import Backbone, create_backbone
 from .branches import Branch, Trunk, branch_params, l2_sp_penalty
 from .guard import BranchGuard, pick_policy, without_branches
 from .fusion import AMFModel, create_amf_model, entropy_weights, fit_policy, nll, shrink_static
-from .loaders import again, categorizer, Expected, first_image, norm_stats, normalised, require_steps
+from .loaders import again, Expected, first_image, norm_stats, normalised, require_steps
 from .loaders import same_stats, with_steps
 from .losses import classifier_loss, loss_labels, loss_to, try_loss
 from .policy import create_policy, policy_name
@@ -104,7 +104,7 @@ class AMFLearner(Learner):
     ):
         self.seed, self.config, self.policy_fit, self.held = seed, config or {}, None, None
         self.policy_start, self.released, self.faults, self.first_epoch = copy.deepcopy(model.policy), None, [], 0
-        self.trained, self.began_trained, self.steps, self.best_branch = False, None, 0, None
+        self.trained, self.began_trained, self._steps, self.best_branch = False, None, 0, None
         super().__init__(dls, model, splitter=amf_splitter, **kwargs)
         self.loss_func = classifier_loss(self.loss_func, model.multilabel)
         self.add_cbs([BranchLoss(), StrategyRates(), BranchGuard()])
@@ -121,10 +121,10 @@ class AMFLearner(Learner):
         self._dls = self.expected.bring_all(dls)
 
     @property
-    def best_branch(self): return self._best[0] if self._best[1] == self.steps else None
+    def best_branch(self): return self._best[0] if self._best[1] == self._steps else None
 
     @best_branch.setter
-    def best_branch(self, name): self._best = name, self.steps
+    def best_branch(self, name): self._best = name, self._steps
 
     def _do_fit(self):
         first, self.first_epoch = self.first_epoch, 0
@@ -134,7 +134,7 @@ class AMFLearner(Learner):
 @patch
 def moved(self:AMFLearner):
     "Note that the branches are no longer what they were."
-    if not hasattr(self, 'lr_finder'): self.trained, self.steps = True, self.steps + 1
+    if not hasattr(self, 'lr_finder'): self.trained, self._steps = True, self._steps + 1
 
 @patch
 def _step(self:AMFLearner):
@@ -166,7 +166,9 @@ def loader(self:AMFLearner,
 ): # a `DataLoader`
     "`dl` as the model expects it; `ValueError` if it has no images or is of another kind."
     dl = self.dls[ds_idx] if dl is None else self.expected.bring(dl)
-    if dl.n == 0: raise ValueError('there are no images: a model that was loaded comes without any. Give `dl`, or `learn.dls = ...`')
+    if getattr(dl, 'n', None) == 0: # a share of several processes has none before it is drawn
+        raise ValueError('there are no images: a model that was loaded comes without any. '
+                         'Give `dl`, or `learn.dls = ...`')
     return dl
 
 # %% ../nbs/60_learner.ipynb #4c15a65d
@@ -187,7 +189,7 @@ def _do_epoch_train(self:AMFLearner):
 
 @patch
 def _do_epoch_validate(self:AMFLearner, ds_idx=1, dl=None):
-    if dl is not None and not isinstance(dl, list): dl = self.loader(dl) # fastai itself gives lists of batches
+    if dl is not None and not isinstance(dl, list): dl = self.loader(dl) # fastai gives lists, too
     self.complete_loss()
     Learner._do_epoch_validate(self, ds_idx, dl)
 
@@ -268,7 +270,8 @@ def hold_out(self:AMFLearner,
     fit, held = holdout_split(ds, share, seed=seed)
     train = self.dls.train
     if not len(held): return again(train), None
-    rest = train.at_positions(fit) if hasattr(train, 'at_positions') else _over(train, _part(ds, fit, 0), positions=fit)
+    if hasattr(train, 'at_positions'): rest = train.at_positions(fit)
+    else: rest = _over(train, _part(ds, fit, 0), positions=fit)
     return with_steps(rest), self.dls.valid.new(_part(ds, held, 1), shuffle=False, drop_last=False)
 
 # %% ../nbs/60_learner.ipynb #b8501057
@@ -320,11 +323,13 @@ def gather_parts(self:AMFLearner,
     finally: m.routing, m.last = rule, None
     parts = {k: _everywhere(self.dl, torch.cat([r[k] for r in cb.rows])) for k in cb.rows[0]}
     if labels and not cb.targets:
-        raise ValueError('`dl` has images without labels: give `learn.dls.test_dl(items, with_labels=True)` or another that has them')
+        raise ValueError('`dl` has images without labels: give one that has them, such as '
+                         '`learn.dls.test_dl(items, with_labels=True)`')
     if not cb.targets: return parts
     y, C = _everywhere(self.dl, torch.cat(cb.targets)), cb.n_classes
-    if (y.max() + 1 if y.ndim == 1 else y.shape[1]) > C:
-        raise ValueError(f'`dl` has {int(y.max()) + 1 if y.ndim == 1 else y.shape[1]} classes, and the model knows {C} classes: '
+    have = int(y.max()) + 1 if y.ndim == 1 else y.shape[1]
+    if have > C:
+        raise ValueError(f'`dl` has {have} classes or more, and the model knows {C} classes: '
                          'give images of the classes it was trained on')
     return dict(parts, targets=y)
 
@@ -374,12 +379,13 @@ def _static_of(model, z, y):
 # %% ../nbs/60_learner.ipynb #e0a4460a
 @patch
 def fit_policy(self:AMFLearner,
-    dl=None, # a `DataLoader` of labelled images that the branches did not train on; there is no default
+    dl=None, # a `DataLoader` of labelled images that the branches did not train on; has to be given
     inner:bool=False, # True within a running fit
     **kwargs, # `epochs`, `lr`, `folds`, `strengths`, `seed` of `amf_nb.fusion.fit_policy`
 ) -> dict: # what the fit chose, and the out-of-fold gain it expects
     "Fit the static weights and the policy on `dl`, and note the best single branch; what they were fitted on stays in `held`."
-    if dl is None: raise ValueError('`dl` is missing: give labelled images that no branch has trained on')
+    if dl is None:
+        raise ValueError('`dl` is missing: give labelled images that no branch has trained on')
     m, parts = self.core, self.gather_parts(dl, ('logits', 'inputs'), inner, labels=True)
     z, y, dev = parts['logits'], parts['targets'], m.strength.device
     static_K = _static_of(m, z, y)
@@ -390,7 +396,8 @@ def fit_policy(self:AMFLearner,
     m.policy.load_state_dict(self.policy_start.state_dict())
     m.policy.cpu().requires_grad_(True)
     self.policy_fit = fit_policy(m.policy, parts['inputs'], z, y, m.fusion, m.multilabel, static_K=static_K, **kwargs)
-    self.policy_fit |= dict(images=len(y), static=dict(zip(m.names, static_K.tolist())), best_when_fitted=self.best_branch)
+    static = dict(zip(m.names, static_K.tolist()))
+    self.policy_fit |= dict(images=len(y), static=static, best_when_fitted=self.best_branch)
     m.strength.fill_(self.policy_fit['strength'])
     m.policy.to(dev).zero_grad() # or the optimiser of the branches would go on with what this fit has left
     return self.policy_fit
@@ -444,16 +451,19 @@ def fine_tune(self:AMFLearner,
     release:float=0.5, # part of the epochs after which the branches get them as well; 1 never
     **kwargs, # what `fit_one_cycle` takes: `pct_start`, `div`, `wd`, `cbs` ..
 ):
-    "Train the branches by one cycle and fit the policy on held-out training images on the way. Branches that were trained before have no unseen image: then the policy is left alone."
+    """Train the branches by one cycle and fit the policy on held-out training images on the way.
+    For branches that were trained before no image is unseen: then the policy is left alone."""
     require_steps(self.dls.train)
     if self.seed is not None: set_seed(self.seed)
     self.unfreeze()
     dls, cbs = self.dls, L(kwargs.pop('cbs', None))
-    weighs, trained = self.model.policy is not None and len(self.model.branches) > 1, self.begins_trained(cbs)
+    weighs = self.model.policy is not None and len(self.model.branches) > 1
+    trained = self.begins_trained(cbs)
     if weighs and trained:
-        warnings.warn('the branches were trained before, so no image is unseen and the policy stays as it is: '
-                      '`learn.fit_policy(dl)` fits it on images that no branch has seen')
-    train, held = self.hold_out(holdout, self.seed or 0) if weighs and not trained else (again(dls.train), None)
+        warnings.warn('the branches were trained before, so no image is unseen and the policy '
+                      'stays as it is: `learn.fit_policy(dl)` fits it on images that no branch has seen')
+    train, held = again(dls.train), None
+    if weighs and not trained: train, held = self.hold_out(holdout, self.seed or 0)
     loaders = lambda dl: DataLoaders(dl, dls.valid, path=dls.path, device=dls.device)
     at = int(np.ceil(epochs * release))
     if held is not None:
@@ -525,7 +535,7 @@ def control_panel(self:AMFLearner,
 
 # %% ../nbs/60_learner.ipynb #9f81ad33
 def _add_norm(dls, backbone):
-    "Normalise batches of `dls`, in place, by the statistics of the backbone's weights, unless they are normalised already."
+    "Normalise batches of `dls`, in place, as `backbone` expects, if nothing does so yet."
     have = [t for t in dls.after_batch.fs if isinstance(t, Normalize)]
     mean, std = torch.tensor(backbone.mean), torch.tensor(backbone.std)
     if have and not (torch.allclose(have[0].mean.flatten().cpu(), mean) and torch.allclose(have[0].std.flatten().cpu(), std)):
@@ -537,13 +547,13 @@ def _add_norm(dls, backbone):
 def _own_loaders(dls):
     "`dls` with transforms of batches of their own."
     if not all(hasattr(getattr(dl, 'after_batch', None), 'fs') for dl in dls.loaders):
-        raise TypeError(f'`dls` has a {type(dls.train).__name__}, which carries no transforms: make it with '
-                        '`image_dls`, a fastai `DataBlock`, or `DataLoaders.from_dsets`')
+        raise TypeError(f'`dls` has a {type(dls.train).__name__}, which carries no transforms: '
+                        'make it with `image_dls`, a fastai `DataBlock`, or `DataLoaders.from_dsets`')
     return type(dls)(*[normalised(dl) for dl in dls.loaders], path=dls.path, device=dls.device)
 
 # %% ../nbs/60_learner.ipynb #81b15750
 def _check_channels(dls, n_in, least=1):
-    "`ValueError` if `dls` give images that have more channels than `n_in`, or fewer but not `least`."
+    "`ValueError` if images of `dls` have neither `n_in` channels nor `least`."
     x = first_image(dls)
     if x is None or x.shape[1] in (least, n_in): return
     raise ValueError(f'`n_in`={n_in}, and `dls` give images of {x.shape[1]} channels: '
@@ -558,8 +568,9 @@ def _check_size(dls, backbone):
     try: backbone.eval()(blank)
     except Exception as e:
         h, w = backbone.size
-        raise ValueError(f'{backbone.name} cannot take images of {x.shape[2]} by {x.shape[3]} ({str(e)[:200]}): make `dls` '
-                         f'with `size`={h if h == w else (h, w)}, or choose an architecture that takes any size') from e
+        raise ValueError(f'{backbone.name} cannot take images of {x.shape[2]} by {x.shape[3]} '
+                         f'({str(e)[:200]}): make `dls` with `size`={h if h == w else (h, w)}, '
+                         'or choose an architecture that takes any size') from e
     finally: backbone.train(mode)
 
 # %% ../nbs/60_learner.ipynb #3d628663
@@ -578,7 +589,7 @@ def amf_learner(
     dls, # `DataLoaders`, single-label or multi-label
     arch='tf_efficientnet_lite0', # as in `create_backbone`, or a `Backbone`
     strategies=None, # names or `Strategy` values; None takes `default_strategies()`
-    policy='auto', # 'trunk', 'cnn', None or an `nn.Module` from images to (N, K); 'auto' takes what suits the strategies
+    policy='auto', # what suits the strategies; or 'trunk', 'cnn', None, a module: images to (N, K)
     fusion:str='log_probs', # 'log_probs', 'probs', 'logits' or 'features'
     pretrained:bool=True, # start from pretrained weights; see `create_backbone` for where they come from
     metrics=None, # as in `Learner`; None takes accuracy, or `accuracy_multi` for several labels
@@ -604,8 +615,9 @@ def amf_learner(
     _check_channels(dls, bb.n_in, bb.n_in)
     _check_size(dls, bb)
     model = create_amf_model(bb, strategies, n_out, policy, fusion, multi, p)
-    config = dict(arch=None if isinstance(arch, nn.Module) else bb.name, strategies=[b.strategy for b in model.branches],
-                  policy=policy_name(model.policy), fusion=fusion, multilabel=multi, n_in=bb.n_in, n_out=n_out, p=p)
+    config = dict(arch=None if isinstance(arch, nn.Module) else bb.name, fusion=fusion,
+                  strategies=[b.strategy for b in model.branches], policy=policy_name(model.policy),
+                  multilabel=multi, n_in=bb.n_in, n_out=n_out, p=p)
     metrics = (accuracy_multi if multi else accuracy) if metrics is None else metrics
     return AMFLearner(dls, model, seed, config, metrics=metrics, lr=lr, **kwargs)
 
@@ -652,7 +664,8 @@ def fuse_learners(
     _, multi = _targets_kind(dls, learners[0].loss_func, None)
     names = names or [f'{type(l.model).__name__}_{i}' for i, l in enumerate(learners)]
     norms = [norm_stats(l.dls) or ((0.,), (1.,)) for l in learners]
-    parts = [[l.model] if same_stats(n, norms[0]) else [Renorm(norms[0], n), l.model] for l, n in zip(learners, norms)]
+    parts = [[l.model] if same_stats(n, norms[0]) else [Renorm(norms[0], n), l.model]
+             for l, n in zip(learners, norms)]
     branches = [Branch(s, 0, ms, nn.Identity()) for s, ms in zip(resolve_strategies([Strategy(n) for n in names]), parts)]
     model = AMFModel(Trunk([]), branches, create_policy(policy, len(branches), n_in=n_in), fusion, multi)
     own = dict(metrics=[accuracy_multi if multi else accuracy], loss_func=learners[0].loss_func)

@@ -60,17 +60,18 @@ def require_steps(
         raise ValueError('there are no training images: a model that was loaded comes without any. '
                          'Give `learn.dls = ...` or `dl`')
     if n is not None and dl.bs and (n < 2 or n < dl.bs and dl.drop_last):
-        raise ValueError(f'`bs`={dl.bs} and {n} training images a process give no batch to train on: '
-                         'give at least 2 images, and a `bs` that is not above their number')
+        raise ValueError(f'`bs`={dl.bs} and {n} training images a process give no batch to train '
+                         'on: give at least 2 images, and a `bs` that is not above their number')
 
 # %% ../nbs/57_loaders.ipynb #f290292c
 def first_image(
     dls, # `DataLoaders`
 ): # (1, C, H, W); None if there is no image
-    "The first validation image of `dls` (the first training image if there is none), ready for the model."
+    "The first image of `dls`, of the validation set if there is one, ready for the model."
     dl = next((dl for dl in (*dls.loaders[1:], dls.train) if dl.n), None)
     if dl is None: return None
-    with no_random(): return dl.new(bs=1, shuffle=False, drop_last=False, num_workers=0).one_batch()[0]
+    with no_random():
+        return dl.new(bs=1, shuffle=False, drop_last=False, num_workers=0).one_batch()[0]
 
 # %% ../nbs/57_loaders.ipynb #02931638
 def norm_stats(
@@ -78,7 +79,8 @@ def norm_stats(
 ) -> tuple: # (means, standard deviations), a number a channel each
     "What batches of `dl` are normalised by; None if they are not."
     norm = next((t for t in getattr(dl.after_batch, 'fs', []) if isinstance(t, Normalize)), None)
-    return None if norm is None else tuple(tuple(t.flatten().tolist()) for t in (norm.mean, norm.std))
+    if norm is None: return None
+    return tuple(norm.mean.flatten().tolist()), tuple(norm.std.flatten().tolist())
 
 # %% ../nbs/57_loaders.ipynb #89d83d3b
 def same_stats(
@@ -87,7 +89,8 @@ def same_stats(
 ) -> bool: # True if both are None, too
     "Are the statistics `a` and `b` the same to four digits?"
     if a is None or b is None: return a is b
-    return all(len(u) == len(v) and all(abs(x - y) < 1e-4 for x, y in zip(u, v)) for u, v in zip(a, b))
+    close = lambda u, v: len(u) == len(v) and all(abs(x - y) < 1e-4 for x, y in zip(u, v))
+    return close(a[0], b[0]) and close(a[1], b[1])
 
 # %% ../nbs/57_loaders.ipynb #f65f7b0b
 def normalised(
@@ -107,7 +110,8 @@ def categorizer(
 ): # a fastai `Categorize`, `MultiCategorize` ..; None where labels are made in another way
     "What turns the labels of `dl` into numbers."
     tls = getattr(dl.dataset, 'tls', ()) if isinstance(dl.dataset, Datasets) else ()
-    return next((t for t in tls[1].tfms.fs if isinstance(t, Categorize)), None) if len(tls) == 2 else None
+    if len(tls) != 2: return None
+    return next((t for t in tls[1].tfms.fs if isinstance(t, Categorize)), None)
 
 # %% ../nbs/57_loaders.ipynb #8482ddc7
 def class_places(
@@ -119,8 +123,9 @@ def class_places(
     res = {v: at.get(v, text.get(str(v)) if len(text) == len(vocab) else None) for v in own}
     new = [v for v, i in res.items() if i is None]
     if new:
-        raise ValueError(f'`dl` has {len(new)} classes that the model does not know, such as {new[:5]}; it knows '
-                         f'{len(vocab)}, such as {list(vocab)[:5]}: leave their images out, or make a new learner')
+        raise ValueError(f'`dl` has {len(new)} classes that the model does not know, such as '
+                         f'{new[:5]}; it knows {len(vocab)}, such as {list(vocab)[:5]}: '
+                         'leave their images out, or make a new learner')
     return res
 
 # %% ../nbs/57_loaders.ipynb #bbdf057b
@@ -139,20 +144,22 @@ def relabelled(
 ): # a loader over the same images
     "`dl` with class numbers that are places in `vocab`."
     if isinstance(categorizer(dl), EncodedMultiCategorize):
-        raise ValueError(f'`dl` has labels that are 0 or 1 for {list(categorizer(dl).vocab)[:5]}, and the model has '
-                         f'{list(vocab)[:5]}: give the columns in the order of the model')
+        raise ValueError(f'`dl` has columns of 0 and 1 for {list(categorizer(dl).vocab)[:5]}, and '
+                         f'the model has {list(vocab)[:5]}: give the columns in the order of the model')
     images, labels = dl.dataset.tls[0], dl.dataset.tls[1]._new(dl.dataset.tls[1].items)
     pipe = labels.tfms
     labels.tfms = type(pipe)([_read_as(t, vocab) for t in pipe.fs], split_idx=pipe.split_idx)
     return again(dl, Datasets(tls=[images, labels]))
 
 # %% ../nbs/57_loaders.ipynb #1144863f
+def _is_multi(cat): return isinstance(cat, (MultiCategorize, EncodedMultiCategorize))
+
 @dataclass(frozen=True)
 class Expected:
     "What a model expects of a batch."
     vocab: tuple = None # classes in the order of its outputs; None if they are not known
     multilabel: bool = None # several labels an image? None if that is not known
-    stats: tuple = None # means and standard deviations that images are normalised by; None for images as they are
+    stats: tuple = None # means and standard deviations to normalise by; None for images as they are
 
     @classmethod
     def of(cls,
@@ -161,7 +168,7 @@ class Expected:
         "What `dls` give."
         cat = categorizer(dls.train) if isinstance(dls.train, DataLoader) else None
         if cat is None: return cls(stats=norm_stats(dls.train))
-        return cls(tuple(cat.vocab), isinstance(cat, (MultiCategorize, EncodedMultiCategorize)), norm_stats(dls.train))
+        return cls(tuple(cat.vocab), _is_multi(cat), norm_stats(dls.train))
 
 # %% ../nbs/57_loaders.ipynb #c9e004d5
 def _with_norm(dl, stats):
@@ -169,9 +176,9 @@ def _with_norm(dl, stats):
     have = norm_stats(dl)
     if same_stats(have, stats): return dl
     if have is not None:
-        raise ValueError(f'`dl` is normalised by mean {have[0]} and std {have[1]}, and the model expects '
-                         f'{"images as they are" if stats is None else f"mean {stats[0]} and std {stats[1]}"}: '
-                         'make it without `Normalize`, and the learner adds what is needed')
+        wants = 'images as they are' if stats is None else f'mean {stats[0]} and std {stats[1]}'
+        raise ValueError(f'`dl` is normalised by mean {have[0]} and std {have[1]}, and the model '
+                         f'expects {wants}: make it without `Normalize`, which the learner adds')
     return normalised(dl, stats)
 
 def _with_vocab(dl, expected):
@@ -184,20 +191,22 @@ def _with_vocab(dl, expected):
 def _kind_fits(dl, multilabel):
     "`ValueError` if `dl` has several labels an image and the model one, or the other way round."
     cat, kind = categorizer(dl), ('one label an image', 'several labels an image')
-    multi = isinstance(cat, (MultiCategorize, EncodedMultiCategorize))
+    multi = _is_multi(cat)
     if None in (cat, multilabel) or multi == multilabel: return
-    raise ValueError(f'`dl` has {kind[multi]}, and the model was made for {kind[multilabel]}: give images labelled alike')
+    raise ValueError(f'`dl` has {kind[multi]}, and the model was made for {kind[multilabel]}: '
+                     'give images labelled alike')
 
 @patch
 def bring(self:Expected,
     dl, # a `DataLoader`
 ): # `dl` itself if it fits, or a loader over the same images that does
     "`dl` as the model expects it; `ValueError` or `TypeError` says why that cannot be."
-    if isinstance(dl, DataLoaders): raise ValueError('`dl` is `DataLoaders`: give one of them, such as `dls.valid`')
+    if isinstance(dl, DataLoaders):
+        raise ValueError('`dl` is `DataLoaders`: give one of them, such as `dls.valid`')
     if not isinstance(dl, DataLoader):
-        raise TypeError(f'`dl` is a {type(dl).__module__}.{type(dl).__name__}, which carries no transforms: '
-                        'make one by `learn.dls.test_dl(items, with_labels=True)`')
-    if not hasattr(dl.after_batch, 'fs'): return dl # stored activations, or a part of a loader that fits
+        raise TypeError(f'`dl` is a {type(dl).__module__}.{type(dl).__name__}, which carries no '
+                        'transforms: make one by `learn.dls.test_dl(items, with_labels=True)`')
+    if not hasattr(dl.after_batch, 'fs'): return dl # stored activations, or a process's share
     _kind_fits(dl, self.multilabel)
     return _with_norm(_with_vocab(dl, self), self.stats)
 
@@ -208,7 +217,7 @@ def bring_all(self:Expected,
 ): # `dls` itself if all of them fit
     "`dls` as the model expects them."
     if not isinstance(dls, DataLoaders):
-        raise TypeError(f'`dls` is a {type(dls).__name__}: give `DataLoaders`, such as `image_dls` makes')
+        raise TypeError(f'`dls` is a {type(dls).__name__}: give `DataLoaders`, as `image_dls` does')
     train, *rest = [self.bring(dl) for dl in dls.loaders]
     loaders = [with_steps(train), *rest]
     if all(a is b for a, b in zip(loaders, dls.loaders)): return dls

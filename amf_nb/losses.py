@@ -25,10 +25,10 @@ def inner_loss(
 # %% ../nbs/58_losses.ipynb #075575b8
 _one_label = nn.CrossEntropyLoss, FocalLoss, LabelSmoothingCrossEntropy
 _many_labels = nn.BCEWithLogitsLoss, nn.MultiLabelSoftMarginLoss
-_no_classifier = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCELoss, nn.NLLLoss, nn.KLDivLoss,
-                  nn.PoissonNLLLoss, nn.GaussianNLLLoss, DiceLoss)
-_no_functions = (F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss, F.binary_cross_entropy, F.nll_loss,
-                 F.kl_div, F.poisson_nll_loss, F.gaussian_nll_loss)
+_no_classifier = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCELoss, nn.NLLLoss,
+                  nn.KLDivLoss, nn.PoissonNLLLoss, nn.GaussianNLLLoss, DiceLoss)
+_no_functions = (F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss, F.binary_cross_entropy,
+                 F.nll_loss, F.kl_div, F.poisson_nll_loss, F.gaussian_nll_loss)
 
 def loss_labels(
     loss, # a loss as fastai takes it; None for none
@@ -61,15 +61,17 @@ def classifier_loss(
     loss, # a loss as fastai takes it, of logits (N, C) and labels
     multilabel:bool=False, # several labels an image?
 ): # `loss` itself if nothing is missing
-    "`loss` with `activation` and `decodes`; `ValueError` if it is for something else than logits and classes."
+    "`loss` with `activation` and `decodes`; `ValueError` if it is not for logits and classes."
     inner, kinds = inner_loss(loss), ('one label an image', 'several labels an image')
-    fits = f'give {"BCEWithLogitsLossFlat()" if multilabel else "CrossEntropyLossFlat()"} or one like it'
+    fits = 'BCEWithLogitsLossFlat()' if multilabel else 'CrossEntropyLossFlat()'
     if isinstance(inner, _no_classifier) or inner in _no_functions:
-        raise ValueError(f'`loss_func`={_name(inner)} does not fit a classifier, which gives logits for classes: {fits}')
+        raise ValueError(f'`loss_func`={_name(inner)} does not fit a classifier, which gives '
+                         f'logits for classes: give {fits} or one like it')
     if loss_labels(loss) not in (None, multilabel):
-        raise ValueError(f'`loss_func`={_name(inner)} is for {kinds[not multilabel]}, and `dls` have {kinds[multilabel]}: {fits}')
+        raise ValueError(f'`loss_func`={_name(inner)} is for {kinds[not multilabel]}, and `dls` '
+                         f'have {kinds[multilabel]}: give {fits} or one like it')
     if _says_all(loss): return loss
-    res = BCEWithLogitsLossFlat(flatten=False) if multilabel else CrossEntropyLossFlat(flatten=False)
+    res = (BCEWithLogitsLossFlat if multilabel else CrossEntropyLossFlat)(flatten=False)
     res.func = loss
     return res
 
@@ -81,11 +83,12 @@ def try_loss(
 ):
     "`ValueError` if `loss` cannot take logits (2, C) and their labels."
     loss_to(loss, 'cpu')
+    name = _name(inner_loss(loss))
     y = torch.zeros(2, n_out) if multilabel else torch.zeros(2, dtype=torch.long)
     try: number = loss(torch.zeros(2, n_out), y)
     except Exception as e:
-        raise ValueError(f'`loss_func`={_name(inner_loss(loss))} cannot take logits (2, {n_out}) and labels {tuple(y.shape)} '
-                         f'({type(e).__name__}: {str(e)[:200]}): give another, or other weights') from e
+        raise ValueError(f'`loss_func`={name} cannot take logits (2, {n_out}) and labels '
+                         f'{tuple(y.shape)} ({str(e)[:200]}): give another, or weights') from e
     if number.ndim:
-        raise ValueError(f'`loss_func`={_name(inner_loss(loss))} gives {tuple(number.shape)} numbers for a batch: '
+        raise ValueError(f'`loss_func`={name} gives {tuple(number.shape)} numbers for a batch: '
                          "give it `reduction`='mean'")

@@ -116,15 +116,15 @@ def forward(self:ModulePolicy,
 
 # %% ../nbs/40_policy.ipynb #90500665
 def create_policy(
-    policy, # 'auto', 'trunk', 'cnn', None (always equal weights) or an `nn.Module` from images to (N, K)
+    policy, # 'auto', 'trunk', 'cnn', None (equal weights) or an `nn.Module` from images to (N, K)
     n_branches:int, # branches K
     n_features:int=None, # features of the trunk's last activation; None if nothing is frozen
     n_in:int=3, # channels of the image
 ) -> nn.Module: # with `source` 'trunk' or 'image', or None
     "The policy that `policy` names; `ValueError` says what can be given instead."
     if isinstance(policy, nn.Module): return ModulePolicy(policy, n_branches)
-    if policy == 'auto': policy = None if n_branches == 1 else 'cnn' if n_features is None else 'trunk'
-    if policy is None: return None
+    if policy is None or policy == 'auto' and n_branches == 1: return None
+    if policy == 'auto': policy = 'cnn' if n_features is None else 'trunk'
     if policy == 'cnn': return CNNPolicy(n_branches, n_in)
     if policy != 'trunk':
         raise ValueError(f"`policy`={policy!r} is unknown: give 'auto', 'trunk', 'cnn', None "
@@ -139,4 +139,5 @@ def policy_name(
 ): # 'trunk', 'cnn', None, or the module that was given
     "What to give `create_policy` for one like `policy`."
     if policy is None: return None
-    return policy.module if isinstance(policy, ModulePolicy) else 'trunk' if policy.source == 'trunk' else 'cnn'
+    if isinstance(policy, ModulePolicy): return policy.module
+    return 'trunk' if isinstance(policy, TrunkPolicy) else 'cnn'
