@@ -22,7 +22,7 @@ from torch.optim.swa_utils import update_bn
 
 from .branches import Branch, Trunk, _shrink
 from .cost import macs
-from .fusion import AMFModel
+from .fusion import AMFModel, nll
 from .learner import AMFLearner, _panel_row
 from .routing import branch_costs, following, some_images, whole_cost
 from .strategies import Strategy
@@ -129,10 +129,16 @@ def _ordinary(self:AMFLearner, net):
 
 # %% ../nbs/73_collapse.ipynb #01d95873
 @patch
-def _best_net(self:AMFLearner, branch=None):
-    "The network of `branch`, or of the best branch on held-out images."
-    name = branch or self.best_branch
-    if name is None: raise ValueError('which branch is best is not known without held-out images: call `fine_tune` or `fit_policy` first, or give `branch`')
+def _best_net(self:AMFLearner, branch=None, dl=None):
+    "The network of `branch`, or of the branch that makes the labels of `dl` the likeliest."
+    name = branch or (self.best_branch if dl is None else None)
+    if name is None and dl is None:
+        raise ValueError('which branch is best, as they are now, was not measured on images that they had not seen: '
+                         'give `dl`, a DataLoader of such images with labels, or `branch`')
+    if name is None:
+        z, y = self.branch_logits(dl)
+        loss = {n: nll(z[:, k], y, self.model.multilabel) for k, n in enumerate(self.model.names)}
+        name = min(loss, key=loss.get)
     return one_network(self.model, name)
 
 # %% ../nbs/73_collapse.ipynb #1e94a8ef
@@ -169,14 +175,14 @@ def collapse(self:AMFLearner,
     how:str='distil', # 'distil', 'best' or 'soup'
     epochs:int=5, # of distillation
     lr:float=None, # its learning rate for the head, falling by `stage_decay` 0.8 a stage; None takes half of the learner's
-    branch:str=None, # the branch to start from; None takes the one that trained most for 'distil', and for 'best' the best on held-out images at `release`
-    dl=None, # for 'soup': a `DataLoader` of labelled images that no branch trained on
+    branch:str=None, # the branch to start from; None takes the one that trained most for 'distil'
+    dl=None, # for 'soup' and 'best': a `DataLoader` of labelled images that no branch trained on
     **kwargs, # what `fit_one_cycle` takes, or `branch_soup` for 'soup'
 ) -> Learner: # an ordinary one-network Learner on the same `dls`
     "One ordinary network in place of the fused one; `ValueError` if the soup is worse than the best branch."
     if how not in ('distil', 'best', 'soup'): raise ValueError(f"`how`={how!r}: give 'distil', 'best' or 'soup'")
     if how == 'soup': return self._ordinary(self._soup_net(dl, **kwargs))
-    if how == 'best': return self._ordinary(self._best_net(branch))
+    if how == 'best': return self._ordinary(self._best_net(branch, dl))
     return self._distil(self._ordinary(one_network(self.model, branch or student_of(self.model))), epochs, lr, **kwargs)
 
 # %% ../nbs/73_collapse.ipynb #750e9789

@@ -198,8 +198,8 @@ def _contents(o):
     return zlib.crc32(o) if isinstance(o, bytes) else str(type(o))
 
 def _of_file(path, shared):
-    "What tells the file `path`, below the folder `shared`, from another."
-    name = os.path.relpath(path, shared)
+    "What tells the file `path`, below the folder `shared` if there is one, from another."
+    name = os.path.relpath(path, shared) if shared else path
     if not os.path.isfile(path): return [name, None]
     with open(path, 'rb') as f:
         f.seek(os.path.getsize(path) // 2)
@@ -214,7 +214,8 @@ def picture_identity(
     tl, getters = ds.tls[0], list(ds.tls[0].tfms.fs)
     sources = [_source(tl._get(i), getters) for i in range(len(tl))]
     files = [os.fspath(o) for o in sources if isinstance(o, (str, os.PathLike))]
-    shared = os.path.commonpath([os.path.dirname(os.path.abspath(f)) for f in files]) if files else ''
+    try: shared = os.path.commonpath([os.path.dirname(os.path.abspath(f)) for f in files])
+    except ValueError: shared = None # no files, or files on several drives
     is_file = lambda o: isinstance(o, (str, os.PathLike))
     return _checksum([_of_file(os.path.abspath(o), shared) if is_file(o) else _contents(o) for o in sources])
 
