@@ -33,7 +33,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .branches import _shrink
 from .learner import AMFLearner, _labels
-from .loaders import require_steps
 
 # %% ../nbs/65_cost.ipynb #99e622c9
 def macs(
@@ -333,8 +332,8 @@ def feature_cache(self:AMFLearner,
     mb:int=4096, # megabytes that a store, or all in `folder` together, may take
 ) -> FeatureStore: # within the block `dls.train` reads from it
     "Within the block, train on stored activations of the frozen stages instead of running them."
+    self.check_training()
     dls = self.dls
-    require_steps(dls.train)
     _check_storable(self, dls.train.new(shuffle=False, drop_last=False), views)
     trunk, dl = self.model.to(dls.device).trunk, dls.train.new(shuffle=False, drop_last=False)
     fill = lambda new: _fill(trunk, dl, views, half, mb, new)

@@ -165,7 +165,7 @@ def loader(self:AMFLearner,
     ds_idx:int=1, # which of its own: 0 for training, 1 for validation
 ): # a `DataLoader`
     "`dl` as the model expects it; `ValueError` if it has no images or is of another kind."
-    dl = self.dls[ds_idx] if dl is None else self.expected.bring(dl)
+    dl = self.expected.bring(self.dls[ds_idx] if dl is None else dl)
     if getattr(dl, 'n', None) == 0: # a share of several processes has none before it is drawn
         raise ValueError('there are no images: a model that was loaded comes without any. '
                          'Give `dl`, or `learn.dls = ...`')
@@ -173,13 +173,19 @@ def loader(self:AMFLearner,
 
 # %% ../nbs/60_learner.ipynb #4c15a65d
 @patch
+def check_training(self:AMFLearner):
+    "`ValueError` if there is nothing to learn from; loaders that were put in one by one are looked at."
+    self.dls = self.dls
+    require_steps(self.dls.train)
+
+@patch
 def fit(self:AMFLearner,
     n_epoch:int, # passes over the training images
     *args, # what `Learner.fit` takes
     **kwargs, # the same
 ):
     "fastai's `Learner.fit`; `ValueError` if there would be nothing to learn from."
-    if n_epoch: require_steps(self.dls.train)
+    if n_epoch: self.check_training()
     Learner.fit(self, n_epoch, *args, **kwargs)
 
 @patch
@@ -199,7 +205,7 @@ def lr_find(self:AMFLearner,
     **kwargs, # the same
 ): # what fastai's gives
     "fastai's `lr_find`; `ValueError` without training images."
-    require_steps(self.dls.train)
+    self.check_training()
     return Learner.lr_find(self, *args, **kwargs)
 
 @patch
@@ -453,7 +459,7 @@ def fine_tune(self:AMFLearner,
 ):
     """Train the branches by one cycle and fit the policy on held-out training images on the way.
     For branches that were trained before no image is unseen: then the policy is left alone."""
-    require_steps(self.dls.train)
+    self.check_training()
     if self.seed is not None: set_seed(self.seed)
     self.unfreeze()
     dls, cbs = self.dls, L(kwargs.pop('cbs', None))
