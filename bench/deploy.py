@@ -34,9 +34,10 @@ def run(seed, budgets=(0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.5)):
         rows[f'budget {b:g}'] = next(r for r in curve.to_dict('records') if r['rule'] == rule)
     learn.route()
     for how in ('best', 'distil'):
-        one = learn.collapse(how, **(dict(epochs=EPOCHS) if how == 'distil' else {}))
+        branch = learn.policy_fit['best_when_fitted'] if how == 'best' else _student_of(learn.model)
+        one = learn.collapse(how, branch=branch, **(dict(epochs=EPOCHS) if how == 'distil' else {}))
         z, _ = one.get_preds(dl=test, act=lambda o: o)
-        rows[how] = score(z.as_subclass(type(y)), y) | dict(cost=learn.parity(one, dl=test).cost['one network'], branch=learn.best_branch if how == 'best' else _student_of(learn.model))
+        rows[how] = score(z.as_subclass(type(y)), y) | dict(cost=learn.parity(one, dl=test).cost['one network'], branch=branch)
     return dict(seed=seed, epochs=EPOCHS, seconds=round(time.perf_counter() - start, 1), rows=rows, curve=curve.to_dict('records'))
 
 
