@@ -24,8 +24,8 @@ from torch import nn
 # %% ../nbs/85_baselines.ipynb #b8a3e623
 from .backbones import Backbone, create_backbone
 from .branches import Trunk, create_head
-from .learner import (AMFLearner, _add_norm, _over, _own_loaders, _panel_row, _part, _targets_kind, branch_learner,
-                            fuse_learners, holdout_split)
+from .learner import AMFLearner, _add_norm, _over, _panel_row, _part, _targets_kind, branch_learner, fuse_learners, holdout_split
+from .loaders import normalised
 from .policy import create_policy
 from .strategies import get_strategy, lr_factor
 
@@ -63,8 +63,9 @@ def _inner_dls(dls, valid_pct, seed):
     ds = dls.train_ds
     fit, held = holdout_split(ds, valid_pct, len(ds), seed)
     if not len(held): raise ValueError(f'`valid_pct`={valid_pct!r} of {len(ds)} training images is less than 2 images: give a larger share')
-    return DataLoaders(_over(dls.train, _part(ds, fit, 0)), _over(dls.valid, _part(ds, held, 1), shuffle=False, drop_last=False),
-                       path=dls.path, device=dls.device)
+    train = _over(dls.train, _part(ds, fit, 0))
+    valid = _over(dls.valid, _part(ds, held, 1), shuffle=False, drop_last=False)
+    return DataLoaders(train, valid, path=dls.path, device=dls.device)
 
 # %% ../nbs/85_baselines.ipynb #a2bd209d
 def _train(learn, epochs, lr=None):
@@ -235,6 +236,6 @@ def spottune_learner(
     n_out, multi = _targets_kind(dls, kwargs.get('loss_func'), n_out)
     bb = arch if isinstance(arch, Backbone) else create_backbone(arch, pretrained, weights, n_in)
     model = SpotTune(bb, n_out, policy, tau, p)
-    dls = _own_loaders(dls)
+    dls = DataLoaders(*map(normalised, dls.loaders), path=dls.path, device=dls.device)
     if normalize: _add_norm(dls, bb)
     return SpotTuneLearner(dls, model, seed, metrics=(accuracy_multi if multi else accuracy) if metrics is None else metrics, lr=lr, **kwargs)

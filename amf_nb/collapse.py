@@ -194,7 +194,7 @@ def parity(self:AMFLearner,
     "The fused model beside the network it was collapsed to."
     parts, x, ml = self.gather_parts(dl), some_images(self)[:1].to(self.model.strength.device), self.model.multilabel
     fused, y = self.fused_by(parts)['policy'], parts['targets']
-    z, _ = one.get_preds(dl=dl or self.dls.valid, act=lambda o: o)
+    z, _ = one.get_preds(dl=self.loader(dl), act=lambda o: o)
     same = ((fused > 0) == (z > 0)).float().mean().item() if ml else (fused.argmax(1) == z.argmax(1)).float().mean().item()
     both = (fused, 1., branch_costs(self.model, x)['dense']), (z, same, macs(one.model.eval(), x) / whole_cost(self.model, x))
     rows = [(*[_panel_row(o, y, ml)[i] for i in (0, 3)], s, c) for o, s, c in both]

@@ -209,10 +209,10 @@ def forward(self:AMFModel,
     return self.combine(self.last, self.last['weights'])
 
 # %% ../nbs/50_fusion.ipynb #4e753982
-def _trunk_width(trunk, n_in, size=64):
+def _trunk_width(trunk, n_in, size):
     "Features of the trunk's last activation, found by running one blank image; None if nothing is frozen."
     if not len(trunk.stages): return None
-    return pool_features(trunk(torch.zeros(1, n_in, size, size))[len(trunk.stages)]).shape[1]
+    return pool_features(trunk(torch.zeros(1, n_in, *size))[len(trunk.stages)]).shape[1]
 
 # %% ../nbs/50_fusion.ipynb #823dfce5
 def create_amf_model(
@@ -228,7 +228,8 @@ def create_amf_model(
     branches = [create_branch(backbone, s, n_out, p) for s in resolve_strategies(strategies)]
     starts = [b.start for b in branches]
     trunk = Trunk(backbone.stages[:max(starts)], keep=starts)
-    pol = create_policy(policy, len(branches), _trunk_width(trunk, backbone.n_in), backbone.n_in)
+    width = _trunk_width(trunk, backbone.n_in, backbone.size)
+    pol = create_policy(policy, len(branches), width, backbone.n_in)
     return AMFModel(trunk, branches, pol, fusion, multilabel).to(memory_format=torch.channels_last)
 
 # %% ../nbs/50_fusion.ipynb #e8ab40ea

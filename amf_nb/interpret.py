@@ -144,9 +144,8 @@ def from_learner(cls:AMFInterpretation,
     "Ask `learn` about every image of `dl`, once."
     if not isinstance(learn, AMFLearner): raise ValueError(f"`learn` is a {type(learn).__name__}, which has no branches: give what `amf_learner` or `fuse_learners` "
                                                           "made, or use fastai's `ClassificationInterpretation`")
-    dl = learn.dls.valid if dl is None else dl
-    m, parts = learn.model, learn.gather_parts(dl)
-    if 'targets' not in parts: raise ValueError('`dl` has no labels: give images whose classes are known')
+    dl = learn.loader(dl)
+    m, parts = learn.model, learn.gather_parts(dl, labels=True)
     def combine(w, dev=m.strength.device):
         with torch.no_grad(): return m.combine({k: v.to(dev) for k, v in parts.items() if k in ('logits', 'features')}, w.to(dev)).float().cpu()
     res = cls(parts, m.names, learn.dls.vocab, _about(learn), combine=combine, image=lambda i: dl.dataset[i][0])

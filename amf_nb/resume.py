@@ -135,7 +135,7 @@ def _set_opt(opt, state):
     opt.load_state_dict(dict(state, state=rows if isinstance(state['state'], dict) else [rows[i] for i in range(len(params))]))
 
 # %% ../nbs/62_resume.ipynb #b43c12d1
-KNOWN = ('policy_fit', 'best_branch', 'released', 'faults', 'trained')
+KNOWN = ('policy_fit', 'best_branch', 'released', 'faults', 'trained', 'began_trained')
 
 def _state(learn, epoch):
     "Everything that the rest of the fit depends on, after `epoch` epochs."

@@ -4,11 +4,12 @@
 stands for is chosen on held-out training images; the test images only score. Standard fine-tuning of the same seeds is in `bench/cpu`.
 """
 import argparse, json, time
+from dataclasses import asdict
 from pathlib import Path
 
 from amf_nb.bench import _data, _lookup, _silent
 from amf_nb.core import amf_learner
-from amf_nb.deploy import _student_of
+from amf_nb.collapse import _student_of
 from amf_nb.fusion import nll
 from amf_nb.learner import calibration_error
 
@@ -49,5 +50,5 @@ if __name__ == '__main__':
     for seed in a.seeds:
         if seed in done: continue
         with _silent(): r = run(seed)
-        with RECORDS.open('a') as f: print(json.dumps(r), file=f)
+        with RECORDS.open('a') as f: print(json.dumps(r, default=asdict), file=f) # rules are dataclasses
         print(seed, *(f"{100 * v['accuracy']:6.2f} {v['nll']:.4f} cost {v['cost']:.2f}  {n}" for n, v in r['rows'].items()), sep='\n', flush=True)
