@@ -7,7 +7,9 @@ __all__ = ['to_onnx', 'to_exported']
 
 # %% ../nbs/76_export.ipynb #dea68d16
 import copy
+import io
 import json
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +109,8 @@ def _graph(served, image):
     "`served` as a graph for any number of images; `RuntimeError` if torch cannot make one."
     two, any_number = image[:1].repeat(2, 1, 1, 1), dict(image={0: torch.export.Dim('batch', min=1)})
     try:
-        with torch.no_grad(): return torch.export.export(served, (two,), dynamic_shapes=any_number)
+        with torch.no_grad(), redirect_stderr(io.StringIO()): # which tells all of the graph if it fails
+            return torch.export.export(served, (two,), dynamic_shapes=any_number)
     except Exception as e:
         why = str(e).strip().partition('\n')[0][:200]
         raise RuntimeError(f'torch cannot make a graph of this network ({why}): use `learn.export()`') from e
