@@ -133,8 +133,8 @@ def _best_net(self:AMFLearner, branch=None, dl=None):
     "The network of `branch`, or of the branch that makes the labels of `dl` the likeliest."
     name = branch or (self.best_branch if dl is None else None)
     if name is None and dl is None:
-        raise ValueError('which branch is best, as they are now, was not measured on images that they had not seen: '
-                         'give `dl`, a DataLoader of such images with labels, or `branch`')
+        raise ValueError('which branch is best, as they are now, was not measured on images '
+                         'that they had not seen: give `dl`, a DataLoader of such images with labels, or `branch`')
     if name is None:
         z, y = self.branch_logits(dl)
         loss = {n: nll(z[:, k], y, self.model.multilabel) for k, n in enumerate(self.model.names)}

@@ -28,8 +28,8 @@ from fastai.data.transforms import IndexSplitter, IntToFloatTensor, ItemTransfor
 from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat
 from fastai.metrics import accuracy, accuracy_multi
 from fastai.torch_core import no_random
-from fastai.vision.augment import (AffineCoordTfm, CropPad, Normalize, RandomCrop, RandomResizedCrop,
-                                   RandomResizedCropGPU, RatioResize, Resize)
+from fastai.vision.augment import (AffineCoordTfm, CropPad, Normalize, RandomCrop,
+                                   RandomResizedCrop, RandomResizedCropGPU, RatioResize, Resize)
 from fastai.vision.core import PILImage, PILImageBW
 from fastcore.basics import patch
 from PIL import Image
@@ -52,12 +52,13 @@ def _check_source(tl, getters):
     item = src = tl._get(0)
     for f in getters: src = f(src)
     given = item if isinstance(item, (tuple, list)) else [item]
-    if isinstance(src, (Image.Image, np.ndarray, torch.Tensor)) and not any(src is o for o in given):
-        raise ValueError(f'`dls` make a picture by {getters[-1].name!r}, which is no step that can be saved: {_instead}')
+    made = isinstance(src, (Image.Image, np.ndarray, torch.Tensor)) and all(src is not o for o in given)
+    if made: raise ValueError(f'`dls` make a picture by {getters[-1].name!r}, '
+                              f'which is no step that can be saved: {_instead}')
 
 # %% ../nbs/75_deploy.ipynb #3a921d87
 def _opener_of(dl, n_in=None):
-    "'amf' or 'fastai': who opens a picture for `dl`; `ValueError` unless it has `n_in` channels, if given."
+    "'amf' or 'fastai': who opens a picture for `dl`, of `n_in` channels if that is given."
     tls, blank = getattr(dl.dataset, 'tls', None), np.zeros((8, 8, 3), np.uint8)
     *getters, opener = tls[0].tfms.fs if tls else [None]
     theirs = getattr(opener, 'name', '').endswith('PILBase.create') # of any class derived from it
@@ -65,15 +66,16 @@ def _opener_of(dl, n_in=None):
     channels = {OpenImage: getattr(opener, 'n_in', 3), PILImage: 3, PILImageBW: 1}
     if kind not in channels or n_in not in (None, channels[kind]):
         name = 'an unknown function' if opener is None else repr(opener.name)
-        raise ValueError(f'`dls` open pictures by {name}, which is no way that can be saved'
-                         + f' for a model of {n_in} channels' * (n_in is not None) + f': {_instead}')
+        of = f' for a model of {n_in} channels' * (n_in is not None)
+        raise ValueError(f'`dls` open pictures by {name}, '
+                         f'which is no way that can be saved{of}: {_instead}')
     _check_source(tls[0], getters)
     return 'amf' if kind is OpenImage else 'fastai'
 
 # %% ../nbs/75_deploy.ipynb #46d3542d
 _affine = 'size mode pad_mode align_corners'
-_item_steps = dict(Resize=(Resize, 'size method pad_mode resamples'), RatioResize=(RatioResize, 'max_sz resamples'),
-                   CropPad=(CropPad, 'size pad_mode'), RandomCrop=(RandomCrop, 'size'),
+_item_steps = dict(Resize=(Resize, 'size method pad_mode resamples'),
+                   RatioResize=(RatioResize, 'max_sz resamples'), CropPad=(CropPad, 'size pad_mode'), RandomCrop=(RandomCrop, 'size'),
                    RandomResizedCrop=(RandomResizedCrop, 'size resamples val_xtra'))
 _batch_steps = dict(AffineCoordTfm=(AffineCoordTfm, _affine), TrainAffine=(TrainAffine, _affine),
                     RandomResizedCropGPU=(RandomResizedCropGPU, 'size ratio mode valid_scale'))
@@ -82,8 +84,8 @@ def _plain(step, name):
     "The argument `name` of the transform `step` as JSON values; a size as [height, width]."
     v = getattr(step, name)
     if name == 'size' and v is not None:
-        v = [v, v] if isinstance(v, int) else [*map(int, v)]
-        return v if isinstance(step, (AffineCoordTfm, RandomResizedCropGPU)) else v[::-1] # Pillow's order
+        v, batch = [v, v] if isinstance(v, int) else [*map(int, v)], (AffineCoordTfm, RandomResizedCropGPU)
+        return v if isinstance(step, batch) else v[::-1] # which is Pillow's order
     if name in ('resamples', 'ratio'): return [*map(int if name == 'resamples' else float, v)]
     return str(v) if isinstance(v, str) else v
 
@@ -95,31 +97,34 @@ def _name_of(step, known):
     return next((name for name, (k, _) in known.items() if kind is k), None)
 
 def _steps_of(tfms, known):
-    "What the transforms `tfms` do to a validation picture, as JSON values; `ValueError` if it is not `known`."
+    "What the transforms `tfms` do to a validation picture, as JSON values, if it is `known`."
     res = []
     for t in tfms:
         if t.split_idx == 0 or type(t) in (ToTensor, Normalize): continue
         if type(t) is IntToFloatTensor and t.div == 255: continue
         if (name := _name_of(t, known)) is None:
-            raise ValueError(f'`dls` change pictures by {t.name!r}, and what can be saved is {[*known]}: {_instead}')
+            raise ValueError(f'`dls` change pictures by {t.name!r}, '
+                             f'and what can be saved is {[*known]}: {_instead}')
         res.append(dict(name=name, **{k: _plain(t, k) for k in known[name][1].split()}))
     return res
 
 # %% ../nbs/75_deploy.ipynb #e881a99d
 def image_spec(
     learn, # a Learner for image classification
-) -> dict: # JSON values: `opener`, `size` [height, width] at the model, steps for an `item` and a `batch`, `stats`
-    "How the validation pictures of `learn` come to its model; `ValueError` if that cannot be saved."
+) -> dict: # JSON: `opener`, `size` [height, width] at the model, steps of `item` and `batch`, `stats`
+    "How validation pictures come to the model of `learn`; `ValueError` if that cannot be saved."
     dl, n_in = learn.dls.valid, getattr(learn, 'config', {}).get('n_in')
-    if not isinstance(dl, TfmdDL): raise ValueError(f'`dls` are no fastai DataLoaders of images: {_instead}')
+    if not isinstance(dl, TfmdDL) or len(dl.before_batch.fs):
+        raise ValueError(f'`dls` are no plain fastai DataLoaders of images: {_instead}')
     norms = [t for t in dl.after_batch.fs if isinstance(t, Normalize)]
     if len(norms) > 1: raise ValueError(f'`dls` normalise {len(norms)} times: normalise once')
     stats = [[o.flatten().tolist() for o in (t.mean, t.std)] for t in norms]
-    item, batch = _steps_of(dl.after_item.fs, _item_steps), _steps_of(dl.after_batch.fs, _batch_steps)
-    if len(dl.before_batch.fs): raise ValueError(f'`dls` have `before_batch` transforms: {_instead}')
+    item = _steps_of(dl.after_item.fs, _item_steps)
+    batch = _steps_of(dl.after_batch.fs, _batch_steps)
     sized = [s.get('size') for s in item + batch if s.get('size') or 'max_sz' in s]
     size = sized[-1] if sized and sized[-1] else [*some_images(learn).shape[-2:]]
-    return dict(opener=_opener_of(dl, n_in), size=size, item=item, batch=batch, stats=stats[0] if stats else None)
+    stats = stats[0] if stats else None
+    return dict(opener=_opener_of(dl, n_in), size=size, item=item, batch=batch, stats=stats)
 
 # %% ../nbs/75_deploy.ipynb #f4ad5cad
 VERSION = 2
@@ -128,10 +133,12 @@ _made = ('arch', 'policy', 'fusion', 'multilabel', 'n_in', 'n_out', 'p') # as `a
 def _check_made(config):
     "`ValueError` unless `config`, of a learner, says how its model is made again."
     if not isinstance(config.get('arch'), str):
-        raise ValueError('this learner was not made by `amf_learner` from the name of an architecture: hand it on by '
-                         '`learn.export()`, or, if `fuse_learners` made it, save each of those learners')
+        raise ValueError('this learner was not made by `amf_learner` from the name of an architecture: '
+                         'hand it on by `learn.export()`, or, if `fuse_learners` made it, '
+                         'save each of those learners')
     if not isinstance(config['policy'], (str, type(None))):
-        raise ValueError('a `policy` of your own is code, and code is not saved here: use `learn.export()`')
+        raise ValueError('a `policy` of your own is code, and code is not saved here: '
+                         'use `learn.export()`')
 
 # %% ../nbs/75_deploy.ipynb #75bb3a1b
 def _number_or_none(v): return None if isinstance(v, float) and not math.isfinite(v) else v
@@ -146,8 +153,8 @@ def _config_of(learn):
     "Everything but the weights, as plain JSON values."
     _check_made(learn.config)
     c = {k: learn.config[k] for k in _made}
-    c |= dict(strategies=[asdict(s) for s in learn.config['strategies']], vocab=[str(v) for v in learn.dls.vocab])
-    c |= dict(image=image_spec(learn), fit=_fit_of(learn))
+    c |= dict(strategies=[asdict(s) for s in learn.config['strategies']])
+    c |= dict(vocab=[str(v) for v in learn.dls.vocab], image=image_spec(learn), fit=_fit_of(learn))
     rule = learn.core.routing
     c |= dict(format='amf_nb', version=VERSION, routing=rule and asdict(rule))
     return json.loads(json.dumps(c))
@@ -175,8 +182,8 @@ def _cost(pattern):
     except (re.error, OverflowError, RecursionError): return math.inf
 
 # %% ../nbs/75_deploy.ipynb #1b387e0d
-_most = dict(config=16 * 2**20, header=16 * 2**20, branches=64, classes=100_000, channels=64, side=2**15, pixels=2**24,
-             steps=8, ways=2_000_000)
+_most = dict(config=16 * 2**20, header=16 * 2**20, branches=64, classes=100_000, channels=64,
+             side=2**15, pixels=2**24, steps=8, ways=2_000_000)
 
 def _strategies_of(items):
     "The strategies that `items` of a configuration describe; `ValueError` if they describe none."
@@ -207,17 +214,23 @@ def _is_arch(name):
 # %% ../nbs/75_deploy.ipynb #4dd92510
 def _is_size(v):
     "Is `v` [height, width] of no more pixels than a model will be given?"
-    sides = isinstance(v, list) and len(v) == 2 and all(_is_number(s, 1, _most['side'], int) for s in v)
-    return sides and v[0] * v[1] <= _most['pixels']
+    return _are(v, 2, 1, _most['side'], int) and v[0] * v[1] <= _most['pixels']
 
 def _are(v, n, lo, hi, kind=(int, float)):
     "Is `v` a list of `n` numbers from `lo` to `hi`?"
     return isinstance(v, list) and len(v) == n and all(_is_number(o, lo, hi, kind) for o in v)
 
-_may_be = dict(size=_is_size, max_sz=lambda v: _is_number(v, 1, 4096, int), resamples=lambda v: _are(v, 2, 0, 5, int),
-    method=lambda v: v in ('squish', 'crop', 'pad'), pad_mode=lambda v: v in ('zeros', 'border', 'reflection'),
-    val_xtra=lambda v: _is_number(v, 0, 10), ratio=lambda v: _are(v, 2, 1e-3, 1e3), valid_scale=lambda v: _is_number(v, 1e-3, 1),
-    mode=lambda v: v in ('bilinear', 'nearest', 'bicubic'), align_corners=lambda v: v is None or isinstance(v, bool))
+_may_be = dict(
+    size=_is_size,
+    max_sz=lambda v: _is_number(v, 1, 4096, int),
+    resamples=lambda v: _are(v, 2, 0, 5, int),
+    method=lambda v: v in ('squish', 'crop', 'pad'),
+    pad_mode=lambda v: v in ('zeros', 'border', 'reflection'),
+    val_xtra=lambda v: _is_number(v, 0, 10),
+    ratio=lambda v: _are(v, 2, 1e-3, 1e3),
+    valid_scale=lambda v: _is_number(v, 1e-3, 1),
+    mode=lambda v: v in ('bilinear', 'nearest', 'bicubic'),
+    align_corners=lambda v: v is None or isinstance(v, bool))
 
 # %% ../nbs/75_deploy.ipynb #0a6152ae
 def _is_step(s, known):
@@ -231,10 +244,11 @@ def _is_step(s, known):
 
 def _is_image(v, n_in):
     "Is `v` what `image_spec` gives for images of `n_in` channels?"
-    if not isinstance(v, dict) or set(v) != {'opener', 'size', 'item', 'batch', 'stats'}: return False
-    steps = lambda o, known: isinstance(o, list) and len(o) <= _most['steps'] and all(_is_step(s, known) for s in o)
-    ok = v['opener'] in ('amf', 'fastai') and _is_size(v['size']) and steps(v['item'], _item_steps)
-    if not ok or not steps(v['batch'], _batch_steps): return False
+    if not isinstance(v, dict) or {*v} != {'opener', 'size', 'item', 'batch', 'stats'}: return False
+    few = lambda o: isinstance(o, list) and len(o) <= _most['steps']
+    steps = lambda o, known: few(o) and all(_is_step(s, known) for s in o)
+    ok = v['opener'] in ('amf', 'fastai') and _is_size(v['size'])
+    if not ok or not steps(v['item'], _item_steps) or not steps(v['batch'], _batch_steps): return False
     row = lambda r, lo: isinstance(r, list) and len(r) in (1, n_in) and _are(r, len(r), lo, 1e6)
     s = v['stats']
     return s is None or isinstance(s, list) and len(s) == 2 and row(s[0], -1e6) and row(s[1], 1e-6)
@@ -249,14 +263,17 @@ def _is_rule(v, K):
 def _is_policy_fit(v):
     "Is `v` None or a table of numbers and names, as `learn.policy_fit`?"
     plain = lambda o: o is None or _is_text(o) or _is_number(o, -1e300, 1e300)
-    flat = lambda o: isinstance(o, dict) and len(o) <= 99 and all(map(_is_text, o)) and all(map(plain, o.values()))
-    return v is None or isinstance(v, dict) and flat({k: None if flat(o) else o for k, o in v.items()})
+    table = lambda o: isinstance(o, dict) and len(o) <= 99 and all(map(_is_text, o))
+    flat = lambda o: table(o) and all(map(plain, o.values()))
+    return v is None or table(v) and flat({k: None if flat(o) else o for k, o in v.items()})
 
 def _is_fit(v, names):
     "Is `v` what `_fit_of` gives for a learner with branches called `names`?"
-    if not isinstance(v, dict) or set(v) != {'seed', 'lr', 'trained', 'released', 'best_branch', 'policy_fit'}: return False
+    fields = {'seed', 'lr', 'trained', 'released', 'best_branch', 'policy_fit'}
+    if not isinstance(v, dict) or set(v) != fields: return False
     whole = lambda o: o is None or _is_number(o, 0, 2**53, int)
-    ok = whole(v['seed']) and whole(v['released']) and _is_number(v['lr'], 0, 1e6) and isinstance(v['trained'], bool)
+    ok = whole(v['seed']) and whole(v['released'])
+    ok = ok and _is_number(v['lr'], 0, 1e6) and isinstance(v['trained'], bool)
     return ok and v['best_branch'] in (None, *names) and _is_policy_fit(v['policy_fit'])
 
 # %% ../nbs/75_deploy.ipynb #8cb14b41
@@ -268,24 +285,30 @@ _fields = dict(
     n_in=(lambda v, c: _is_number(v, 1, _most['channels'], int), f"a whole number from 1 to {_most['channels']}"),
     n_out=(lambda v, c: _is_number(v, 1, _most['classes'], int), f"a whole number from 1 to {_most['classes']}"),
     p=(lambda v, c: _is_number(v, 0, 1), 'from 0 to 1'),
-    vocab=(lambda v, c: isinstance(v, list) and len(v) == c['n_out'] and all(map(_is_text, v)) and len({*v}) == len(v), '`n_out` distinct names, of characters that UTF-8 can write'),
-    image=(lambda v, c: _is_image(v, c['n_in']), 'how pictures are opened, resized (to at most 16,777,216 pixels) and normalised'),
-    fit=(lambda v, c: _is_fit(v, [s.name for s in c['strategies']]), '`seed`, `lr`, `trained`, `released`, `best_branch` and `policy_fit` of a learner'),
+    vocab=(lambda v, c: isinstance(v, list) and len(v) == c['n_out'] and all(map(_is_text, v)) and len({*v}) == len(v),
+           '`n_out` distinct names, of characters that UTF-8 can write'),
+    image=(lambda v, c: _is_image(v, c['n_in']),
+           'how pictures are opened, resized (to at most 16,777,216 pixels) and normalised'),
+    fit=(lambda v, c: _is_fit(v, [s.name for s in c['strategies']]),
+         '`seed`, `lr`, `trained`, `released`, `best_branch` and `policy_fit` of a learner'),
     routing=(lambda v, c: _is_rule(v, len(c['strategies'])), 'null or a rule of `learn.route`'),
     weights=(lambda v, c: isinstance(v, str) and re.fullmatch(r'weights-[0-9a-f]{16}\.safetensors', v), 'a file name such as weights-0123456789abcdef.safetensors'))
 
 # %% ../nbs/75_deploy.ipynb #b3bbf494
 def _is_image_1(v):
     "Is `v` the `image` of a configuration of version 1, but for its `stats`?"
-    return isinstance(v, dict) and set(v) == {'size', 'method', 'stats'} and _is_size(v['size']) and _may_be['method'](v['method'])
+    if not isinstance(v, dict) or set(v) != {'size', 'method', 'stats'}: return False
+    return _is_size(v['size']) and _may_be['method'](v['method'])
 
 def _from_version_1(c):
     "The configuration `c` of version 1 in the terms of version 2."
     fit = dict(seed=None, lr=5e-3, trained=True, released=None, best_branch=None, policy_fit=None)
     c = dict(routing=None) | c | dict(version=2, fit=fit)
     if not _is_image_1(v := c.get('image')): return c # which is then refused
-    step = dict(name='Resize', size=v['size'], method=v['method'], pad_mode='reflection', resamples=[2, 0])
-    return c | dict(image=dict(opener='amf', size=v['size'], item=[step], batch=[], stats=v['stats']))
+    step = dict(name='Resize', size=v['size'], method=v['method'])
+    image = dict(opener='amf', size=v['size'], batch=[], stats=v['stats'])
+    image['item'] = [step | dict(pad_mode='reflection', resamples=[2, 0])] # as it was then
+    return c | dict(image=image)
 
 # %% ../nbs/75_deploy.ipynb #3cf1ca97
 def _check_config(c, file):
@@ -293,7 +316,8 @@ def _check_config(c, file):
     if not isinstance(c, dict) or c.get('format') != 'amf_nb': raise ValueError(f'{file} does not describe an amf_nb model')
     v = c.get('version')
     if type(v) is not int or not 1 <= v <= VERSION:
-        raise ValueError(f'{file} has version {reprlib.repr(v)}, this is amf_nb for version {VERSION}: '
+        raise ValueError(f'{file} has version {reprlib.repr(v)}, '
+                         f'this is amf_nb for version {VERSION}: '
                          'use the amf_nb that wrote it, or save the model again')
     if v == 1: c = _from_version_1(c)
     missing = {*_fields, 'strategies'} - set(c)
@@ -343,14 +367,17 @@ def _check_layers(model, bare):
     have, want = ({k: tuple(t.shape) for k, t in m.state_dict().items()} for m in (model, bare))
     odd = sorted(k for k in {*have, *want} if have.get(k) != want.get(k))
     if odd:
-        raise ValueError(f'{odd[0]!r}' + f' and {len(odd) - 1} more tensors' * (len(odd) > 1) + ' of the model are not as '
-                         '`amf_learner` makes them: a network that was changed by hand cannot be saved')
+        more = f' and {len(odd) - 1} more tensors' * (len(odd) > 1)
+        raise ValueError(f'{odd[0]!r}{more} of the model are not as `amf_learner` makes them: '
+                         'a network that was changed by hand cannot be saved')
 
 def _checked_config(learn):
     "`_config_of(learn)`; `ValueError` if `load_amf` could not make the model of it again."
     config = _config_of(learn)
     data = json.dumps(dict(config, weights=f'weights-{0:016}.safetensors'), indent=1).encode()
-    if len(data) > _most['config']: raise ValueError(f'this model is described by more than {_most["config"]} bytes: give shorter names')
+    if len(data) > _most['config']:
+        raise ValueError(f'it takes more than {_most["config"]} bytes to describe this model: '
+                         'give shorter names')
     c = _check_config(_strict_json(data), 'this model')
     with no_random(): backbone = create_backbone(c['arch'], pretrained=False, n_in=c['n_in'])
     _check_layers(learn.core, _skeleton(backbone, c))
@@ -362,10 +389,12 @@ def check_savable(
 ):
     "Raise the `ValueError` that `learn.save_amf` would raise; call it before a long training."
     if not isinstance(learn, AMFLearner):
-        raise ValueError(f'a {type(learn).__name__} cannot be saved by `save_amf`: make it by `amf_learner`, or use `learn.export()`')
+        raise ValueError(f'a {type(learn).__name__} cannot be saved by `save_amf`: '
+                         'make it by `amf_learner`, or use `learn.export()`')
     try: _checked_config(learn)
     except ValueError as e:
-        raise ValueError(str(e) if 'learn.export()' in str(e) else f'{e}, or hand the model on by `learn.export()`') from e
+        if 'learn.export()' in str(e): raise
+        raise ValueError(f'{e}, or hand the model on by `learn.export()`') from e
 
 # %% ../nbs/75_deploy.ipynb #59aa13bb
 @patch
@@ -460,7 +489,8 @@ def _block(opener, n_in):
 
 def _made_of(steps, known):
     "The transforms that `_steps_of` described."
-    args = lambda s: {k: tuple(v) if isinstance(v, list) else v for k, v in s.items() if k != 'name'}
+    value = lambda v: tuple(v) if isinstance(v, list) else v
+    args = lambda s: {k: value(v) for k, v in s.items() if k != 'name'}
     return [known[s['name']][0](**args(s)) for s in steps]
 
 # %% ../nbs/75_deploy.ipynb #77305d02
@@ -470,7 +500,8 @@ def _empty_dls(c):
     target = MultiCategoryBlock(vocab=vocab) if multi else CategoryBlock(vocab=vocab, sort=False)
     norm = [Normalize.from_stats(*image['stats'], cuda=False)] if image['stats'] else []
     block = DataBlock((_block(image['opener'], c['n_in']), target), get_x=ImageOf(), get_y=LabelOf(),
-                      splitter=IndexSplitter(range(len(vocab), 2 * len(vocab))), item_tfms=_made_of(image['item'], _item_steps),
+                      splitter=IndexSplitter(range(len(vocab), 2 * len(vocab))),
+                      item_tfms=_made_of(image['item'], _item_steps),
                       batch_tfms=[*_made_of(image['batch'], _batch_steps), *norm])
     blank = np.zeros((*image['size'], 3), np.uint8)
     pairs = [(blank, [v] if multi else v) for v in vocab]
@@ -478,7 +509,7 @@ def _empty_dls(c):
 
 # %% ../nbs/75_deploy.ipynb #c6cd6255
 def _load_model(c, file):
-    "The model of the configuration `c` with the weights in `file`, and a policy that knows nothing; `ValueError` if they do not belong together."
+    "The model of `c`, a configuration, with the weights in `file`, and a policy that knows nothing."
     tensors = _read_header(file)
     held, body = sum(math.prod(s) for _, s in tensors.values()), _body_size(c['arch'], c['n_in'])
     if held < body: raise ValueError(f'it holds {held} numbers, and {c["arch"]} has {body}')
@@ -494,8 +525,10 @@ def _load_model(c, file):
 def _learner_of(c, model, start):
     "A learner of `model` as the configuration `c` describes it, with the unfitted policy `start`."
     config = {k: c[k] for k in (*_made, 'strategies')} | dict(size=c['image']['size'])
-    loss, metric = (BCEWithLogitsLossFlat(), accuracy_multi) if c['multilabel'] else (CrossEntropyLossFlat(), accuracy)
-    learn = AMFLearner(_empty_dls(c), model.eval(), c['fit']['seed'], config, loss_func=loss, metrics=metric, lr=c['fit']['lr'])
+    loss, metric = CrossEntropyLossFlat(), accuracy
+    if c['multilabel']: loss, metric = BCEWithLogitsLossFlat(), accuracy_multi
+    learn = AMFLearner(_empty_dls(c), model.eval(), c['fit']['seed'], config,
+                       loss_func=loss, metrics=metric, lr=c['fit']['lr'])
     for k in ('policy_fit', 'best_branch', 'released', 'trained'): setattr(learn, k, c['fit'][k])
     learn.policy_start, model.routing = start, rule_from(c['routing'], len(model.branches))
     return learn.remove_cbs(ProgressCallback)

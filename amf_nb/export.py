@@ -7,7 +7,9 @@ __all__ = ['to_onnx', 'to_exported']
 
 # %% ../nbs/76_export.ipynb #dea68d16
 import copy
+import io
 import json
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +55,7 @@ def _only(branch, a, wanted_N):
 
 # %% ../nbs/76_export.ipynb #8f7626cf
 def _exportable(model):
-    "`model` in evaluation mode for good, with what can be exported in place of every fused network within it."
+    "`model` for prediction only, every fused network within it in a form that can be exported."
     for parent in [*model.modules()]:
         if isinstance(parent, Branch): parent.still = [] # names of layers that may be gone
         for name, child in parent.named_children():
@@ -67,7 +69,8 @@ class _Exported(torch.nn.Module):
         super().__init__()
         model = copy.copy(model)
         model.last = None # may hold a graph, which cannot be copied
-        self.model, self.top_k, self.fixed = _exportable(copy.deepcopy(model).cpu().eval()), top_k, constant_weights(model)
+        self.model, self.top_k = _exportable(copy.deepcopy(model).cpu().eval()), top_k
+        self.fixed = constant_weights(model)
         if self.fixed is not None: self.model, self.fixed = _fixed(self.model, self.fixed.cpu(), top_k)
         self.skip = skip and top_k is not None and self.fixed is None
 
@@ -105,12 +108,15 @@ def _to_serve(learn, top_k=None, skip=False):
 # %% ../nbs/76_export.ipynb #22f321c2
 def _graph(served, image):
     "`served` as a graph for any number of images; `RuntimeError` if torch cannot make one."
-    two, any_number = image[:1].repeat(2, 1, 1, 1), dict(image={0: torch.export.Dim('batch', min=1)})
+    two = image[:1].repeat(2, 1, 1, 1)
+    any_number = dict(image={0: torch.export.Dim('batch', min=1)})
     try:
-        with torch.no_grad(): return torch.export.export(served, (two,), dynamic_shapes=any_number)
+        with torch.no_grad(), redirect_stderr(io.StringIO()): # a failure would print the graph
+            return torch.export.export(served, (two,), dynamic_shapes=any_number)
     except Exception as e:
         why = str(e).strip().partition('\n')[0][:200]
-        raise RuntimeError(f'torch cannot make a graph of this network ({why}): use `learn.export()`') from e
+        raise RuntimeError(f'torch cannot make a graph of this network ({why}): '
+                           'use `learn.export()`') from e
 
 # %% ../nbs/76_export.ipynb #7f2428a9
 def _same(run, image, want, eps):
@@ -121,15 +127,17 @@ def _same(run, image, want, eps):
 
 # %% ../nbs/76_export.ipynb #701b411a
 def _method(spec):
-    "How one `Resize` brings a picture to the size in `spec`, from `image_spec`; 'other' where it takes more."
-    rest = [s for s in spec['batch'] if s['name'] == 'RandomResizedCropGPU' or s['size'] not in (None, spec['size'])]
+    "How one `Resize` makes the size in `spec`, from `image_spec`; 'other' where it takes more."
+    size = [None, spec['size']]
+    rest = [s for s in spec['batch'] if s['name'] == 'RandomResizedCropGPU' or s['size'] not in size]
     one = len(spec['item']) == 1 and spec['item'][0]['name'] == 'Resize' and not rest
     return spec['item'][0]['method'] if one else 'other'
 
 def _about(learn):
     "What a program has to know of the network, as text by name."
     spec, multi = image_spec(learn), _targets_kind(learn.dls, learn.loss_func, None)[1]
-    about = dict(vocab=[str(v) for v in learn.dls.vocab], size=spec['size'], multilabel=multi, steps=spec['item'] + spec['batch'])
+    about = dict(vocab=[str(v) for v in learn.dls.vocab], size=spec['size'], multilabel=multi,
+                 steps=spec['item'] + spec['batch'])
     about = {k: json.dumps(v) for k, v in about.items()}
     return dict(format=f'amf_nb {VERSION}', method=_method(spec), opener=spec['opener'], **about)
 

@@ -61,11 +61,12 @@ def _unpack(o, tensors):
 
 # %% ../nbs/62_resume.ipynb #eea555ba
 def _write(folder, stem, o):
-    "Write `o` to `folder/STEM-CHECKSUM.safetensors`; returns its name. A full disk is an `OSError`."
+    "Write `o` to `folder/STEM-CHECKSUM.safetensors`; returns its name."
     tensors = {}
     text = json.dumps(_pack(o, tensors))
     numbers = {k: t.detach().cpu().contiguous().clone() for k, t in tensors.items()}
-    return write_digested(folder, stem, '.safetensors', lambda part: save_file(numbers, part, dict(state=text)))
+    write = lambda part: save_file(numbers, part, dict(state=text))
+    return write_digested(folder, stem, '.safetensors', write)
 
 # %% ../nbs/62_resume.ipynb #3781aaa3
 def _read(path):
@@ -158,7 +159,8 @@ def _set_dropped(model, dropped):
     "Leave the branches `dropped`, by number, out of `model`, and no others."
     for k, b in enumerate(model.branches):
         if k in dropped: b.requires_grad_(False)
-        elif k in model.dropped: [p.requires_grad_(name in b.trained) for name, p in b.named_parameters()]
+        elif k in model.dropped:
+            for name, p in b.named_parameters(): p.requires_grad_(name in b.trained)
     model.dropped = set(dropped)
 
 # %% ../nbs/62_resume.ipynb #ebdd86ff
@@ -183,7 +185,7 @@ def _checksum(*parts):
 
 # %% ../nbs/62_resume.ipynb #9742f62a
 def _source(item, getters):
-    "What is opened for `item`: `getters` are the transforms of the images, the one that opens them the last."
+    "What is opened for `item`; the last of its transforms `getters` opens it."
     o = image_of(item)
     for f in getters[:-1]:
         if isinstance(o, (str, os.PathLike, np.ndarray, torch.Tensor, Image.Image, bytes)): break
@@ -194,7 +196,8 @@ def _contents(o):
     "What tells `o`, which is no file, from another."
     if isinstance(o, Image.Image): o = np.asarray(o)
     if isinstance(o, torch.Tensor): o = o.detach().cpu().numpy()
-    if isinstance(o, np.ndarray): return [str(o.dtype), list(o.shape), zlib.crc32(np.ascontiguousarray(o))]
+    if isinstance(o, np.ndarray):
+        return [str(o.dtype), list(o.shape), zlib.crc32(np.ascontiguousarray(o))]
     return zlib.crc32(o) if isinstance(o, bytes) else str(type(o))
 
 def _of_file(path, shared):
@@ -209,7 +212,7 @@ def _of_file(path, shared):
 def picture_identity(
     ds, # a dataset
 ) -> str: # 12 hexadecimal digits; None for a dataset that is not fastai's
-    "A checksum of names and sizes of the picture files of `ds`, or of contents in memory, in their order."
+    "A checksum of the pictures of `ds` in their order: files, or contents in memory."
     if not isinstance(ds, Datasets): return None
     tl, getters = ds.tls[0], list(ds.tls[0].tfms.fs)
     sources = [_source(tl._get(i), getters) for i in range(len(tl))]
@@ -217,7 +220,8 @@ def picture_identity(
     try: shared = os.path.commonpath([os.path.dirname(os.path.abspath(f)) for f in files])
     except ValueError: shared = None # no files, or files on several drives
     is_file = lambda o: isinstance(o, (str, os.PathLike))
-    return _checksum([_of_file(os.path.abspath(o), shared) if is_file(o) else _contents(o) for o in sources])
+    of = lambda o: _of_file(os.path.abspath(o), shared) if is_file(o) else _contents(o)
+    return _checksum([of(o) for o in sources])
 
 # %% ../nbs/62_resume.ipynb #17a16764
 def _images(dl): return [len(dl.dataset), _checksum(None if (y := _labels(dl.dataset)) is None else y.tolist())]
@@ -229,13 +233,15 @@ def fit_identity(
     core, loaders = learn.core, _loaders(learn)
     shapes = [(n, list(p.shape)) for n, p in core.named_parameters()]
     scheds = [cb.scheds for cb in learn.cbs if isinstance(cb, ParamScheduler)]
-    rates = [np.asarray(s['lr'](pct)).tolist() for s in scheds if 'lr' in s for pct in (0., 0.1, 0.5, 1.)]
+    at = (0., 0.1, 0.5, 1.)
+    rates = [np.asarray(s['lr'](pct)).tolist() for s in scheds if 'lr' in s for pct in at]
     return dict(epochs=learn.n_epoch, seed=learn.seed, parameters=_checksum(shapes),
                 strategies=_checksum([b.strategy for b in core.branches]), fusion=core.fusion,
                 rates=_checksum(rates or [h['lr'] for h in learn.opt.hypers]),
                 optimiser=type(getattr(learn.opt, 'opt', learn.opt)).__name__,
                 classes=_checksum([str(v) for v in getattr(learn.dls, 'vocab', None) or []]),
-                images=[_images(dl) for dl in loaders], pictures=[picture_identity(dl.dataset) for dl in loaders],
+                images=[_images(dl) for dl in loaders],
+                pictures=[picture_identity(dl.dataset) for dl in loaders],
                 batch=[dl.bs for dl in loaders], processes=max(1, num_distrib()))
 
 # %% ../nbs/62_resume.ipynb #7a296c4a
@@ -299,14 +305,18 @@ def before_fit(self:Checkpoints):
     if state: self._go_on(state)
 
 # %% ../nbs/62_resume.ipynb #a53e84f5
-_said = dict(images='labels of the images', pictures='names, order, sizes or contents of the pictures', classes='classes or their order')
+_said = dict(images='labels of the images', classes='classes or their order',
+             pictures='names, order, sizes or contents of the pictures')
 
 @patch
 def _check_identity(self:Checkpoints, then):
     "`ValueError` if the fit with the identity `then` is another one."
     now = json.loads(json.dumps(self.identity))
-    odd = [_said.get(k, f'{k}: {then[k]} there, {v} here') for k, v in now.items() if k in then and then[k] != v] # older ones have fewer
-    if odd: raise ValueError(f'`folder`={str(self.folder)!r} is of another fit ({"; ".join(odd)}): call the same fit, or give another folder')
+    odd = [k for k, v in now.items() if k in then and then[k] != v] # older ones have fewer
+    odd = [_said.get(k, f'{k}: {then[k]} there, {now[k]} here') for k in odd]
+    if odd:
+        raise ValueError(f'`folder`={str(self.folder)!r} is of another fit ({"; ".join(odd)}): '
+                         'call the same fit, or give another folder')
 
 @patch
 def _go_on(self:Checkpoints, state):

@@ -58,7 +58,7 @@ def branch_costs(
 def some_images(
     learn, # a Learner for image classification
 ) -> torch.Tensor: # (N, C_in, H, W), on the CPU
-    "A batch of validation images as the model of `learn` gets them; of seeded noise if there are none."
+    "A batch of validation images as the model gets them; of seeded noise if there are none."
     dl, (h, w) = learn.dls.valid, getattr(learn, 'config', {}).get('size') or (64, 64)
     noise = np.random.default_rng(0).integers(0, 256, (8, h, w, 3), np.uint8)
     if not len(dl): dl = learn.dls.test_dl([*noise], bs=8, num_workers=0)
@@ -158,7 +158,7 @@ class ByWeight:
 
     def __post_init__(self):
         if not _is_number(self.threshold):
-            raise ValueError(f'`threshold`={self.threshold!r}: give the weight a branch has to have')
+            raise ValueError(f'`threshold`={self.threshold!r}: give the least weight of a branch')
         if self.top_k is not None and not (_is_number(self.top_k, int) and self.top_k >= 1):
             raise ValueError(f'`top_k`={self.top_k!r}: run at least 1 branch')
 
@@ -217,7 +217,8 @@ def rule_from(
     given = set(described) if isinstance(described, dict) else {}
     kind = next((k for k in (ByWeight, Cascade) if given == {f.name for f in fields(k)}), None)
     if kind is None: raise ValueError(f'{described!r:.99} is no rule of `learn.route`')
-    if not isinstance(described.get('order', []), (list, tuple)): raise ValueError('its `order` is no list')
+    if not isinstance(described.get('order', []), (list, tuple)):
+        raise ValueError('its `order` is no list')
     rule = kind(**described)
     if kind is Cascade and sorted(rule.order) != [*range(n_branches)]:
         raise ValueError(f'its `order` {rule.order!r:.99} does not name {n_branches} branches')
@@ -270,7 +271,8 @@ def _candidates(costs):
     "Rules of both kinds, from sparse to dense."
     order = tuple(cheapest_first(costs))
     steps = np.r_[0.3:0.9:0.1, 0.9:0.99:0.02, 0.99, 0.995, 0.999, 1.01]
-    return [*(ByWeight(top_k=k + 1) for k in range(len(order))), *(Cascade(float(c), order) for c in steps),
+    return [*(ByWeight(top_k=k + 1) for k in range(len(order))),
+            *(Cascade(float(c), order) for c in steps),
             *(ByWeight(float(t)) for t in (0.1, 0.2, 0.3, 0.4, 0.5))]
 
 # %% ../nbs/72_routing.ipynb #2c78ed8c
@@ -315,13 +317,15 @@ def _held_parts(self:AMFLearner):
 def _within(self:AMFLearner, budget):
     "The likeliest rule on held-out images whose mean cost is at most `budget`."
     if self.held is None:
-        raise ValueError(f'`budget`={budget} is kept by what was predicted of held-out images, and there is none, '
-                         'nor does a saved model hold any: call `fit_policy` with a DataLoader of labelled images '
-                         'that the branches did not train on, or give `threshold`, `top_k` or `confident`')
+        raise ValueError(f'`budget`={budget} is kept by what was predicted of held-out images, '
+                         'which is not known here, nor is it saved with a model: '
+                         'call `fit_policy` with a DataLoader of labelled images that the branches '
+                         'did not train on, or give `threshold`, `top_k` or `confident`')
     curve = self.route_curve(parts=self._held_parts())
     good = curve[curve.cost <= budget]
     if not len(good):
-        raise ValueError(f'`budget`={budget} is below the cheapest way to predict, {curve.cost.min():.2f}: give more')
+        raise ValueError(f'`budget`={budget} is below the cheapest way to predict, '
+                         f'{curve.cost.min():.2f}: give more')
     return good.loc[good.nll.idxmin(), 'rule']
 
 # %% ../nbs/72_routing.ipynb #3adae711
