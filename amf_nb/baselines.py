@@ -25,6 +25,7 @@ from torch import nn
 from .backbones import Backbone, create_backbone
 from .branches import Trunk, create_head
 from .learner import AMFLearner, _add_norm, _over, _panel_row, _part, _targets_kind, branch_learner, fuse_learners, holdout_split
+from .loaders import normalised
 from .policy import create_policy
 from .strategies import get_strategy, lr_factor
 
@@ -55,11 +56,6 @@ def l2_sp_learner(
     "Ordinary fine-tuning with a pull to the pretrained weights: the strategy `l2_sp`."
     return branch_learner(dls, arch, 'l2_sp', **kwargs)
 
-# %% ../nbs/85_baselines.ipynb #972eb643
-def _own(dl, ds, **kwargs):
-    "`dl` over `ds`, with a list of batch transforms of its own: what is added to it does not reach `dl`."
-    return _over(dl, ds, after_batch=type(dl.after_batch)(list(dl.after_batch.fs)), **kwargs)
-
 # %% ../nbs/85_baselines.ipynb #8bc39b1c
 def _inner_dls(dls, valid_pct, seed):
     "`DataLoaders` over the training images of `dls` alone, a stratified share of them for validation."
@@ -67,7 +63,9 @@ def _inner_dls(dls, valid_pct, seed):
     ds = dls.train_ds
     fit, held = holdout_split(ds, valid_pct, len(ds), seed)
     if not len(held): raise ValueError(f'`valid_pct`={valid_pct!r} of {len(ds)} training images is less than 2 images: give a larger share')
-    return DataLoaders(_own(dls.train, _part(ds, fit, 0)), _own(dls.valid, _part(ds, held, 1), shuffle=False, drop_last=False), path=dls.path, device=dls.device)
+    train = _over(dls.train, _part(ds, fit, 0))
+    valid = _over(dls.valid, _part(ds, held, 1), shuffle=False, drop_last=False)
+    return DataLoaders(train, valid, path=dls.path, device=dls.device)
 
 # %% ../nbs/85_baselines.ipynb #a2bd209d
 def _train(learn, epochs, lr=None):
@@ -238,5 +236,6 @@ def spottune_learner(
     n_out, multi = _targets_kind(dls, kwargs.get('loss_func'), n_out)
     bb = arch if isinstance(arch, Backbone) else create_backbone(arch, pretrained, weights, n_in)
     model = SpotTune(bb, n_out, policy, tau, p)
+    dls = DataLoaders(*map(normalised, dls.loaders), path=dls.path, device=dls.device)
     if normalize: _add_norm(dls, bb)
     return SpotTuneLearner(dls, model, seed, metrics=(accuracy_multi if multi else accuracy) if metrics is None else metrics, lr=lr, **kwargs)

@@ -43,8 +43,8 @@ from tqdm import tqdm
 
 from .baselines import deep_ensemble, feature_extraction_learner, l2_sp_learner, spottune_learner, standard_learner, tune_lr
 from . import cost # gives learners `feature_cache`
+from .collapse import branch_soup
 from .data import (DEBIAN_FASHION, FASHION_VOCAB, PAPER_DLS, _array_pairs, _draw, _read_fashion, array_dls, balanced_subset, paper_dls, sample_path)
-from .deploy import branch_soup
 from .files import check_makeable, locked, peak_memory_mb, write_aside
 from .interpret import for_figure, one_line, paired_test
 from .learner import AMFLearner, _panel_row, _part, amf_learner, fuse_learners
@@ -477,7 +477,7 @@ def _reset_peak():
 
 # %% ../nbs/90_bench.ipynb #11e76359
 def _peak_mb():
-    "Highest memory since `_reset_peak` in MB: of the GPU if there is one, else of this process; None where the system does not say."
+    "Most MB since `_reset_peak`, of the GPU if there is one, or of this process; None if unknown."
     if torch.cuda.is_available(): return torch.cuda.max_memory_allocated() // 2**20
     mb = peak_memory_mb()
     return None if mb is None else round(mb)
@@ -691,7 +691,8 @@ def _ray_result(ray, ref, cell):
 def _claim(cell, out, since):
     "Claims `cell` for this process: something to close when it is done, or None if somebody else has done it or is doing it."
     stack = contextlib.ExitStack()
-    if stack.enter_context(locked(out / 'claims' / cell_key(cell), wait=False)) and _pending([cell], out, since): return stack
+    mine = stack.enter_context(locked(out / 'claims' / cell_key(cell), wait=False))
+    if mine and _pending([cell], out, since): return stack
     stack.close()
 
 # %% ../nbs/90_bench.ipynb #ed7f7d5f
@@ -752,11 +753,12 @@ PRESETS = dict(
 # %% ../nbs/90_bench.ipynb #6d95326a
 def _cells_in(file):
     "The cells that the JSON `file` lists."
-    what = f'`preset`={str(file)!r} is no list of cells'
+    wrong = lambda e: ValueError(f'`preset`={str(file)!r} is no list of cells as JSON ({e}): '
+                                 'give what `bench_cells` returns')
     try: cells = json.loads(file.read_text())
-    except ValueError as e: raise ValueError(f'{what}, nor is it JSON ({e}): give what `bench_cells` returns') from e
+    except ValueError as e: raise wrong(e) from e
     try: return [bench_cell(**(c | c.pop('options', {}))) for c in cells]
-    except (TypeError, AttributeError) as e: raise ValueError(f'{what} ({e}): give what `bench_cells` returns') from e
+    except (TypeError, AttributeError) as e: raise wrong(e) from e
 
 def preset_cells(
     name:str, # of a preset, or a JSON file with a list of cells
@@ -770,7 +772,7 @@ def preset_cells(
 # %% ../nbs/90_bench.ipynb #6b7f9652
 @contextlib.contextmanager
 def _bar(total, done, show):
-    "A progress bar in a terminal, as a function without arguments that asks `done` how far things are."
+    "A progress bar in a terminal, as a function that asks `done` how far things are."
     with tqdm(total=total, unit='cell', disable=None if show else True) as bar:
         def tell():
             bar.n = done()

@@ -10,7 +10,6 @@ __all__ = ['make_parser', 'check_options', 'panel_text', 'policy_text', 'Termina
 # %% ../nbs/95_cli.ipynb #257f0cb3
 import argparse
 import contextlib
-import csv as csv_module
 import inspect
 import json
 import math
@@ -19,6 +18,7 @@ import shlex
 import shutil
 import sys
 import warnings
+from csv import QUOTE_NONNUMERIC
 from glob import glob
 from pathlib import Path
 
@@ -28,18 +28,22 @@ import pandas as pd
 import torch
 from fastai.callback.core import Callback
 from fastai.callback.progress import ProgressCallback
+from fastai.imports import noop
 from fastai.torch_core import num_distrib, rank_distrib
-from fastcore.basics import noop, patch
+from fastcore.basics import patch
 from fastcore.docments import docments
 from tqdm import tqdm
 
 from .backbones import create_backbone
-from .bench import PRESETS, _frame, _run_all, _versions, bench_table, cell_key, plot_bench, preset_cells, read_bench
-from .data import check_images, find_images, image_dls, sample_dls
+from .bench import (PRESETS, _frame, _run_all, _versions, bench_table, cell_key, plot_bench,
+                          preset_cells, read_bench)
+from .data import sample_dls
 from .deploy import check_savable, load_amf
 from .devices import alone, by_first, share_of_batch, whole_group
 from .files import check_makeable, check_writable, locked, peak_memory_mb, write_aside
+from .folders import image_dls
 from .guard import BranchGuard
+from .images import check_images, find_images
 from .interpret import AMFInterpretation, PolicyLog, one_line, save_parts
 from .learner import amf_learner
 from .report import write_report
@@ -61,12 +65,13 @@ def make_parser(
     for name, d in docments(func, full=True, returns=False).items():
         kind, default = d.anno, None if d.default is inspect.Parameter.empty else d.default
         text = (d.docment or '').replace('%', '%%')
-        if name == positional: p.add_argument(name, nargs=nargs, default=default, help=text)
-        elif kind is list: p.add_argument(*_spellings(name), nargs='+', type=int, default=default, help=text, metavar='N')
-        elif kind is bool: p.add_argument(*_spellings(name), action='store_true', help=text)
+        known, option = dict(default=default, help=text), _spellings(name)
+        if name == positional: p.add_argument(name, nargs=nargs, **known)
+        elif kind is list: p.add_argument(*option, nargs='+', type=int, metavar='N', **known)
+        elif kind is bool: p.add_argument(*option, action='store_true', help=text)
         else:
             alone = dict(nargs='?', const=bare[name]) if bare and name in bare else {}
-            p.add_argument(*_spellings(name), type=kind, default=default, help=text, metavar=kind.__name__.upper(), **alone)
+            p.add_argument(*option, type=kind, metavar=kind.__name__.upper(), **known, **alone)
     return p
 
 # %% ../nbs/95_cli.ipynb #a5ab0253
@@ -78,8 +83,9 @@ _OPTIONS = dict(
     seed=(lambda v: 0 <= v < 2**32, 'a whole number from 0 to 4294967295'),
     valid_pct=(lambda v: 0 < v < 1, 'a share between 0 and 1, such as 0.2'),
     views=(lambda v: v >= 0, 'how many versions of each image to store, or 0'),
-    policy=(lambda v: v in ('trunk', 'cnn', 'none'), 'trunk, cnn or none'),
-    fusion=(lambda v: v in ('log_probs', 'probs', 'logits', 'features'), 'log_probs, probs, logits or features'),
+    policy=(lambda v: v in ('auto', 'trunk', 'cnn', 'none'), 'auto, trunk, cnn or none'),
+    fusion=(lambda v: v in ('log_probs', 'probs', 'logits', 'features'),
+            'log_probs, probs, logits or features'),
     on_fault=(lambda v: v in ('drop', 'restart', 'stop'), 'drop, restart or stop'))
 
 # %% ../nbs/95_cli.ipynb #76ea0a04
@@ -88,25 +94,29 @@ def check_options(
 ):
     "`ValueError` for an option that has no sense, whatever the images."
     for name, (fits, remedy) in _OPTIONS.items():
-        if name in options and not fits(options[name]): raise ValueError(f'`{name}`={options[name]!r}: give {remedy}')
+        if name in options and not fits(options[name]):
+            raise ValueError(f'`{name}`={options[name]!r}: give {remedy}')
 
 # %% ../nbs/95_cli.ipynb #5981a896
 def _names(strategies): return [s.strip() for s in strategies.split(',') if s.strip()] or None
 
 def _check_choices(args):
-    "Raise what would stop a run with the arguments `args`, as far as it can be known without looking at an image."
+    "Raise what would stop a run with the arguments `args`, if no image is needed to know it."
     check_options(**args)
     folder = args['folder']
     if folder is not None and not (folder and Path(folder).is_dir()):
-        raise NotADirectoryError(f'`folder`={folder!r} is not a folder: give a folder that has a folder of images for every class')
+        raise NotADirectoryError(f'`folder`={folder!r} is not a folder: '
+                                 'give a folder that has a folder of images for every class')
     resolve_strategies(_names(args['strategies']))
     create_backbone(args['arch'], not args['scratch'], args['weights'])
 
 # %% ../nbs/95_cli.ipynb #ecc93717
 def _unfinished(out): return out.with_name(f'{out.name}.unfinished')
 
+def _go_on(out): return f'`amf_train --resume {shlex.quote(str(out))}`'
+
 def _plain(run):
-    "The name that the run `run` will have, however it is written: with the ending of an unfinished one, a slash, a link."
+    "The name that the run `run`, written with an ending or as a link, has when it is finished."
     path = Path(os.path.abspath(run))
     if path.is_symlink(): path = path.resolve()
     return path.with_name(path.name.removesuffix('.unfinished') or path.name)
@@ -118,10 +128,14 @@ def _run_folder(out, stem):
         return next(p for p in tries if not p.exists() and not _unfinished(p).exists())
     given, out = str(out), _plain(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f'`out`={given!r} exists and is not empty: give another folder, or delete it first')
-    if os.path.ismount(out): raise FileExistsError(f'`out`={given!r} is the top of a disk, which cannot be renamed: give a folder in it')
+        raise FileExistsError(f'`out`={given!r} exists and is not empty: '
+                              'give another folder, or delete it first')
+    if os.path.ismount(out):
+        raise FileExistsError(f'`out`={given!r} is the top of a disk, which cannot be renamed: '
+                              'give a folder in it')
     if _unfinished(out).exists():
-        raise FileExistsError(f'`out`={given!r} was begun and not finished: go on with `amf_train --resume {shlex.quote(given)}`, or delete {_unfinished(out)}')
+        raise FileExistsError(f'`out`={given!r} was begun and not finished: '
+                              f'{_go_on(out)} goes on, or delete {_unfinished(out)}')
     return out
 
 # %% ../nbs/95_cli.ipynb #4a39e72f
@@ -131,31 +145,37 @@ def _command(args):
     return ' '.join(['amf_train', *([shlex.quote(str(args['folder']))] if args['folder'] else []), *given])
 
 def _from_anywhere(args):
-    "`args` with paths that mean the same from every folder; those inside of the folder of images stay as they are."
-    inside = lambda v: (Path(args['folder'] or '') / v).exists()
-    given = {k: args.get(k) for k in ('folder', 'weights', 'csv', 'valid')}
-    outside = {k: v for k, v in given.items() if v and Path(v).exists() and (k in ('folder', 'weights') or not inside(v))}
-    return args | {k: os.path.abspath(v) for k, v in outside.items()}
+    "`args` with paths that mean the same from every folder."
+    images = Path(args['folder'] or '')
+    def absolute(name):
+        path = args.get(name)
+        inside = name in ('csv', 'valid') and path and (images / path).exists()
+        return os.path.abspath(path) if path and not inside and Path(path).exists() else path
+    return args | {k: absolute(k) for k in ('folder', 'weights', 'csv', 'valid') if k in args}
+
+def _write_json(file, values):
+    write_aside(file, lambda part: part.write_text(json.dumps(values, indent=1)))
 
 def _begin(args):
     "Make the folder of an unfinished run, with its settings; returns the name it will have."
-    out = _run_folder(args['out'], 'sample' if args['folder'] is None else Path(args['folder']).resolve().name or 'run')
+    stem = 'sample' if args['folder'] is None else Path(args['folder']).resolve().name or 'run'
+    out = _run_folder(args['out'], stem)
     check_makeable(_unfinished(out), 'out').mkdir(parents=True)
     args = _from_anywhere(args)
     config = dict(command=_command(args), args=args, versions=_versions())
-    write_aside(_unfinished(out) / 'config.json', lambda part: part.write_text(json.dumps(config, indent=1)))
+    _write_json(_unfinished(out) / 'config.json', config)
     return out
 
 # %% ../nbs/95_cli.ipynb #712f1af7
 @contextlib.contextmanager
 def _tidy(out, new):
-    "If the block fails, say how to go on with what there is; a `new` run that has nothing yet is deleted."
+    "If the block fails, say how to go on; a `new` run that has nothing to go on with is deleted."
     try: yield
     except BaseException:
         if not rank_distrib():
-            there = [*_unfinished(out).glob('checkpoints/epoch-*'), *_unfinished(out).glob('model/config.json')]
-            if there or not new: print(f'what was trained is kept: `amf_train --resume {shlex.quote(str(out))}` goes on', file=sys.stderr)
-            else: shutil.rmtree(_unfinished(out), ignore_errors=True)
+            trained = any(_unfinished(out).glob('checkpoints/epoch-*'))
+            if not trained and new: shutil.rmtree(_unfinished(out), ignore_errors=True)
+            else: print(f'what was trained is kept: {_go_on(out)} goes on', file=sys.stderr)
         raise
 
 # %% ../nbs/95_cli.ipynb #bd34087b
@@ -166,8 +186,10 @@ def panel_text(
     names = [one_line(n) for n in panel.index]
     wide = max(14, *map(len, names))
     rows = [f'{"":{wide}} accuracy     95% interval      nll     ece']
-    rows += [f'{n:{wide}} {100 * r.accuracy:7.1f}   {100 * r.low:6.1f} to {100 * r.high:5.1f}  {r.nll:7.3f} {100 * r.ece:6.1f}%'
-             for n, (_, r) in zip(names, panel.iterrows())]
+    for name, (_, r) in zip(names, panel.iterrows()):
+        acc, low, high, ece = (100 * r[c] for c in ('accuracy', 'low', 'high', 'ece'))
+        between = f'{low:6.1f} to {high:5.1f}'
+        rows.append(f'{name:{wide}} {acc:7.1f}   {between}  {r.nll:7.3f} {ece:6.1f}%')
     return '\n'.join(rows)
 
 # %% ../nbs/95_cli.ipynb #c4425a39
@@ -182,11 +204,12 @@ def policy_text(
 
 # %% ../nbs/95_cli.ipynb #b3ce4e8b
 def _save_figure(fig, file, dpi):
-    "Write `fig` to `file` and close it; characters that no font here has are drawn as boxes, without a word."
+    "Write `fig` to `file` and close it; characters that no font has are boxes, without a word."
     kind = Path(file).suffix[1:]
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings('ignore', 'Glyph .* missing from|Matplotlib currently does not support')
+            for said in ('Glyph .* missing from', 'Matplotlib currently does not support'):
+                warnings.filterwarnings('ignore', said)
             write_aside(file, lambda part: fig.savefig(part, dpi=dpi, format=kind))
     finally: matplotlib.pyplot.close(fig)
 
@@ -202,34 +225,38 @@ def _or_say(what):
 # %% ../nbs/95_cli.ipynb #3acef2d1
 def _figures(interp, folder):
     "Write the run's figures as PNG files into `folder`."
-    plots = dict(learning_curves=interp.plot_curves, weights_by_class=interp.plot_class_weights, leaning=interp.plot_corners)
+    plots = dict(learning_curves=interp.plot_curves, weights_by_class=interp.plot_class_weights,
+                 leaning=interp.plot_corners)
     for name, plot in plots.items():
         with _or_say(f'{name}.png'):
-            ax = plot()
-            _save_figure(getattr(ax, 'figure', None) or ax.flat[0].figure, folder / f'{name}.png', 100)
+            axs = plot()
+            fig = getattr(axs, 'figure', None) or axs.flat[0].figure
+            _save_figure(fig, folder / f'{name}.png', 100)
 
 # %% ../nbs/95_cli.ipynb #a1ba2261
 def _metrics(learn, interp, seconds):
     "What a run was and found, as JSON values."
     names = learn.recorder.metric_names[1:-1]
-    return dict(panel=interp.panel().to_dict('index'), policy_fit=learn.policy_fit, compare=interp.compare().to_dict('index'),
-                verdict=_judge(learn, interp), faults=learn.faults, seconds=round(seconds, 1),
-                history=[dict(zip(names, map(float, row))) for row in learn.recorder.values], peak_memory_mb=peak_memory_mb(),
-                images=dict(train=len(learn.dls.train_ds), valid=len(learn.dls.valid_ds)))
+    history = [dict(zip(names, map(float, row))) for row in learn.recorder.values]
+    images = dict(train=len(learn.dls.train_ds), valid=len(learn.dls.valid_ds))
+    return dict(panel=interp.panel().to_dict('index'), compare=interp.compare().to_dict('index'),
+                policy_fit=learn.policy_fit, verdict=_judge(learn, interp), faults=learn.faults,
+                seconds=round(seconds, 1), history=history, images=images,
+                peak_memory_mb=peak_memory_mb())
 
-def _judge(learn, interp): return interp.verdict() if learn.policy_fit else 'There is no policy to judge.'
+def _judge(learn, interp):
+    return interp.verdict() if learn.policy_fit else 'There is no policy to judge.'
 
 # %% ../nbs/95_cli.ipynb #f90c2872
 def _tables(learn, interp, folder, seconds):
     "Write the run's tables into `folder`."
     panel = interp.panel()
     write_aside(folder / 'control_panel.csv', lambda part: panel.to_csv(part, index_label='rule'))
-    metrics = _metrics(learn, interp, seconds)
-    write_aside(folder / 'metrics.json', lambda part: part.write_text(json.dumps(metrics, indent=1)))
+    _write_json(folder / 'metrics.json', _metrics(learn, interp, seconds))
 
 # %% ../nbs/95_cli.ipynb #cb9785bc
 def _results(learn, folder, seconds):
-    "Write model, tables and figures into `folder`, as far as they can be made; returns what to print."
+    "Write model, tables and figures into `folder`, as far as possible; returns what to print."
     learn.save_amf(folder / 'model')
     text = [policy_text(learn.policy_fit)]
     with _or_say('tables and figures'):
@@ -244,13 +271,16 @@ def _results(learn, folder, seconds):
 def _finish(out, text, report=True):
     "Give the run its name, print `text`, and make the report."
     folder = _unfinished(out)
-    if out.is_dir() and not any(out.iterdir()): out.rmdir() # an empty one was given, and not every system renames over it
-    if out.exists(): raise FileExistsError(f'{out} has been made by somebody else meanwhile: the run is whole and stays in {folder}')
+    if out.is_dir() and not any(out.iterdir()): out.rmdir() # not every system renames over a folder
+    if out.exists():
+        raise FileExistsError(f'{out} was filled by somebody meanwhile: '
+                              f'the run is whole and stays in {folder}')
     folder.rename(out)
     shutil.rmtree(out / 'checkpoints', ignore_errors=True)
     print(f'{text} Model, tables and figures are in {out}')
     if report:
-        with _or_say(f'report, which `amf_report {shlex.quote(str(out))}` makes later'): print(f'Open {write_report(out)} to look at it')
+        with _or_say(f'report, which `amf_report {shlex.quote(str(out))}` makes later'):
+            print(f'Open {write_report(out)} to look at it')
     return out
 
 # %% ../nbs/95_cli.ipynb #8206c988
@@ -274,7 +304,8 @@ class TerminalProgress(Callback):
 @patch
 def start(self:TerminalProgress, what):
     "A new bar; none where the error stream is no terminal."
-    self.bar = tqdm(total=len(self.dl), desc=f'epoch {self.epoch + 1} of {self.n_epoch}, {what}', leave=False, disable=None, unit='batch')
+    text = f'epoch {self.epoch + 1} of {self.n_epoch}, {what}'
+    self.bar = tqdm(total=len(self.dl), desc=text, leave=False, disable=None, unit='batch')
 
 @patch
 def before_train(self:TerminalProgress): self.start('training')
@@ -294,28 +325,32 @@ def after_validate(self:TerminalProgress): self.bar.close()
 # %% ../nbs/95_cli.ipynb #2f7b7ec4
 def _column(name): return int(name) if name and name.isdigit() else name or None
 
-def _dls_for(folder, size, bs, seed, csv, fn_col, label_col, label_delim, valid, valid_pct, skip_bad):
+def _dls_for(args):
     "The `DataLoaders` that the options ask for."
-    if folder is None: return sample_dls(size=size or 64, bs=bs, seed=seed)
-    table = dict(csv=csv or None, fn_col=_column(fn_col), label_col=_column(label_col), label_delim=label_delim or None)
-    return image_dls(folder, size=size or 224, bs=bs, seed=seed, valid=valid or None, valid_pct=valid_pct, skip_bad=skip_bad, **table)
+    size, bs, seed = args['size'], share_of_batch(args['bs']), args['seed']
+    if args['folder'] is None: return sample_dls(size=size or 64, bs=bs, seed=seed)
+    columns = {k: _column(args[k]) for k in ('fn_col', 'label_col')}
+    given = {k: args[k] or None for k in ('csv', 'label_delim', 'valid')}
+    return image_dls(args['folder'], size=size or 224, bs=bs, seed=seed, **columns, **given,
+                     valid_pct=args['valid_pct'], skip_bad=args['skip_bad'])
 
 # %% ../nbs/95_cli.ipynb #4a4f1606
-def _learner_for(folder, arch, strategies, size, bs, lr, seed, policy, fusion, weights, scratch, csv, fn_col, label_col, label_delim,
-                 valid, valid_pct, skip_bad, on_fault, **_):
+def _learner_for(args):
     "The learner that the options ask for; an error if it could not be saved in the end."
-    dls = _dls_for(folder, size, share_of_batch(bs), seed, csv, fn_col, label_col, label_delim, valid, valid_pct, skip_bad)
-    learn = amf_learner(dls, arch, _names(strategies), None if policy == 'none' else policy, fusion, pretrained=not scratch, weights=weights,
-                        seed=seed, lr=lr)
+    policy = None if args['policy'] == 'none' else args['policy']
+    given = {k: args[k] for k in ('arch', 'fusion', 'weights', 'seed', 'lr')}
+    learn = amf_learner(_dls_for(args), strategies=_names(args['strategies']), policy=policy,
+                        pretrained=not args['scratch'], **given)
     check_savable(learn)
-    return learn.remove_cbs([BranchGuard, ProgressCallback]).add_cb(BranchGuard(on_fault))
+    return learn.remove_cbs([BranchGuard, ProgressCallback]).add_cb(BranchGuard(args['on_fault']))
 
 # %% ../nbs/95_cli.ipynb #3e236213
 def _train(out, args):
-    "Train the run `out` from its start or its newest checkpoint; its results are in its folder then. Returns what to print."
-    learn, views = _learner_for(**args), args['views']
-    sizes = f'{len(learn.dls.train_ds):,} training and {len(learn.dls.valid_ds):,} validation images, {len(learn.dls.vocab)} classes'
-    if not rank_distrib(): print(f'{sizes}; branches: {", ".join(map(one_line, learn.model.names))}', flush=True)
+    "Train the run `out`, from its newest checkpoint if any, and write results; what to print."
+    learn, views = _learner_for(args), args['views']
+    dls, names = learn.dls, ', '.join(map(one_line, learn.model.names))
+    sizes = f'{len(dls.train_ds):,} training and {len(dls.valid_ds):,} validation images'
+    if not rank_distrib(): print(f'{sizes}, {len(dls.vocab)} classes; branches: {names}', flush=True)
     saver = Checkpoints(_unfinished(out) / 'checkpoints', resume=True)
     shown = [] if rank_distrib() else [TerminalProgress()]
     with learn.feature_cache(views) if views else contextlib.nullcontext(), learn.distrib_ctx() if num_distrib() > 1 else contextlib.nullcontext():
@@ -356,7 +391,8 @@ def train_run(
         if resume: out, args = by_first(_resumed, resume, args)
         _check_choices(args)
         if not resume: out = by_first(_begin, args)
-        with contextlib.nullcontext(True) if rank_distrib() else locked(_unfinished(out) / 'checkpoints/lock', wait=False) as mine:
+        lock = locked(_unfinished(out) / 'checkpoints/lock', wait=False)
+        with contextlib.nullcontext(True) if rank_distrib() else lock as mine:
             if not mine: raise ValueError(f'`resume`={str(resume)!r} is being trained by another process: wait for it')
             with _tidy(out, not resume): text = _train(out, args)
         if rank_distrib(): return out
@@ -365,13 +401,20 @@ def train_run(
 # %% ../nbs/95_cli.ipynb #9af98a96
 def _resumed(run, args):
     "(name, arguments) of the unfinished run `run`; `args` must say nothing else."
-    out, plain = _plain(run), {k: p.default for k, p in inspect.signature(train_run).parameters.items()}
-    if odd := [k for k, v in args.items() if k != 'resume' and v != plain[k]]: raise ValueError(f'`resume` takes everything else from the run itself: leave out {", ".join(odd)}')
+    plain = {k: p.default for k, p in inspect.signature(train_run).parameters.items()}
+    if odd := [k for k, v in args.items() if k != 'resume' and v != plain[k]]:
+        raise ValueError('`resume` takes everything else from the run itself: '
+                         f'leave out {", ".join(odd)}')
+    out, given = _plain(run), f'`resume`={str(run)!r}'
     file = _unfinished(out) / 'config.json'
-    if not file.is_file() and (out / 'config.json').is_file(): raise ValueError(f'`resume`={str(run)!r} is finished: there is nothing to go on with')
-    if not file.is_file(): raise FileNotFoundError(f'`resume`={str(run)!r} is no run that was interrupted: there is no {file}')
+    if not file.is_file() and (out / 'config.json').is_file():
+        raise ValueError(f'{given} is finished: there is nothing to go on with')
+    if not file.is_file():
+        raise FileNotFoundError(f'{given} is no run that was interrupted: there is no {file}')
     config = json.loads(file.read_text())
-    if (now := _versions()) != config['versions']: warnings.warn(f'{run} was begun with {config["versions"]}, this is {now}: the result may differ in the last digits')
+    if (now := _versions()) != config['versions']:
+        warnings.warn(f'{run} was begun with {config["versions"]}, this is {now}: '
+                      'the result may differ in the last digits')
     return out, {k: v for k, v in plain.items() if k in args} | config['args']
 
 # %% ../nbs/95_cli.ipynb #94977ebc
@@ -400,22 +443,24 @@ def predict_table(
 
 # %% ../nbs/95_cli.ipynb #c78ea41f
 def _model_folder(model):
-    "The folder of the model of a run, or of a saved model; an error for a run that is not finished says how to finish it."
-    model = Path(model)
+    "The folder of the model of a run, or of a saved model; a run that is not finished has none."
+    model, run = Path(model), _plain(model)
     if (model / 'model/config.json').is_file(): return model / 'model'
-    half = _unfinished(_plain(model))
-    if half.is_dir() and not (_plain(model) / 'config.json').is_file():
-        raise FileNotFoundError(f'`model`={str(model)!r} is a run that was begun and not finished: `amf_train --resume {shlex.quote(str(_plain(model)))}` finishes it')
+    if _unfinished(run).is_dir() and not (run / 'config.json').is_file():
+        raise FileNotFoundError(f'`model`={str(model)!r} is a run that was begun and not finished: '
+                                f'{_go_on(run)} finishes it')
     return model
 
 # %% ../nbs/95_cli.ipynb #b94c4246
-def _escaped(text): return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in str(text))
+def _escaped(text):
+    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in str(text))
 
 def table_text(
     table:pd.DataFrame, # from `predict_table`
 ) -> str: # for the terminal
     "The table as text, one line a file."
-    return table.assign(file=table.file.map(_escaped), label=table.label.map(_escaped)).to_string(index=False, float_format='{:.3f}'.format)
+    shown = table.assign(file=table.file.map(_escaped), label=table.label.map(_escaped))
+    return shown.to_string(index=False, float_format='{:.3f}'.format)
 
 # %% ../nbs/95_cli.ipynb #4cba2937
 def write_table(
@@ -423,9 +468,12 @@ def write_table(
     csv, # the file; one that is there is replaced
 ) -> Path: # the file
     "Write the table as CSV."
-    csv, options = Path(csv), dict(index=False, quoting=csv_module.QUOTE_NONNUMERIC, encoding='utf-8', errors='backslashreplace')
-    if csv.exists() and not csv.is_file(): table.to_csv(csv, **options) # a pipe or a terminal, which nobody replaces
-    else: write_aside(csv.resolve(), lambda part: table.to_csv(part, **options))
+    def write(file):
+        table.to_csv(file, index=False, quoting=QUOTE_NONNUMERIC, encoding='utf-8',
+                     errors='backslashreplace')
+    csv = Path(csv)
+    if csv.exists() and not csv.is_file(): write(csv) # a pipe or a terminal, which nobody replaces
+    else: write_aside(csv.resolve(), write)
     return csv
 
 # %% ../nbs/95_cli.ipynb #16868aed
@@ -453,7 +501,7 @@ def predict_files(
 
 # %% ../nbs/95_cli.ipynb #e78f551a
 def _run(parser, func, argv, lost=''):
-    "Call `func` with the parsed `argv`; errors that name their remedy are printed in a line, without a trace."
+    "Call `func` with the parsed `argv`; errors that name their remedy are a line, without a trace."
     if hasattr(sys.stdout, 'reconfigure'): sys.stdout.reconfigure(errors='backslashreplace')
     args = vars(parser.parse_args(argv))
     try:
@@ -461,10 +509,13 @@ def _run(parser, func, argv, lost=''):
         sys.stdout.flush()
         return res
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()) # or Python complains when it ends
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno()) # or Python complains at its end
         parser.exit(1)
-    except (MemoryError, torch.OutOfMemoryError): parser.exit(2, f'{parser.prog}: out of memory: give a smaller `bs` or `size`\n')
-    except (ValueError, OSError, ImportError, FloatingPointError) as e: parser.exit(2, f'{parser.prog}: {one_line(e, 2000)}\n')
+    except (MemoryError, torch.OutOfMemoryError):
+        parser.exit(2, f'{parser.prog}: out of memory: give a smaller `bs` or `size`\n')
+    except (ValueError, OSError, ImportError, FloatingPointError) as e:
+        parser.exit(2, f'{parser.prog}: {one_line(e, 2000)}\n')
     except KeyboardInterrupt: parser.exit(130, f'{parser.prog}: interrupted{lost}\n')
 
 # %% ../nbs/95_cli.ipynb #4ac46240
@@ -520,7 +571,8 @@ def _check_figure(file):
     "An error that names the remedy unless a figure can be written to `file`; None is no figure."
     if file is None: return
     kinds = matplotlib.figure.Figure().canvas.get_supported_filetypes()
-    if Path(file).suffix[1:].lower() not in kinds: raise ValueError(f'`figure`={str(file)!r}: give a name that ends in .png, .svg or .pdf')
+    if Path(file).suffix[1:].lower() not in kinds:
+        raise ValueError(f'`figure`={str(file)!r}: give a name that ends in .png, .svg or .pdf')
     check_writable(file, 'figure')
 
 def bench_show(

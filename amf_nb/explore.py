@@ -20,10 +20,11 @@ import torch
 from fastcore.basics import patch
 from PIL import Image
 
-from .deploy import _cheapest_first, _cost_of, _follow, load_amf, renormalise, weight_mask
+from .deploy import load_amf
 from .fusion import fuse
 from .interpret import AMFInterpretation, _hits, _thumb, branch_colors, for_figure, one_line
 from .learner import AMFLearner, _interval
+from .routing import ByWeight, Cascade, cheapest_first, cost_of, renormalise
 
 # %% ../nbs/79_explore.ipynb #9e7da592
 class Fusing:
@@ -35,7 +36,7 @@ class Fusing:
         how, multi = interp.about.get('fusion', 'log_probs'), interp.multilabel
         if how == 'features': raise ValueError("`fusion`='features' needs the networks for every new setting: train with fusion='log_probs' to explore, or use `interp.alone()`")
         self.interp, self.costs, self.names, self.targets = interp, costs, interp.names, interp.targets
-        self.order = list(range(len(self.names))) if costs is None else _cheapest_first(costs)
+        self.order = list(range(len(self.names))) if costs is None else cheapest_first(costs)
         ready = how == 'log_probs' and not multi # the softmax is taken here, once
         self.z, self.how = (interp.logits.log_softmax(-1), 'logits') if ready else (interp.logits, how)
         self.model = SimpleNamespace(multilabel=multi, combine=lambda parts, w: fuse(parts['logits'], w, self.how, multi))
@@ -61,10 +62,11 @@ MODES = dict(all='run all branches', small='leave out small weights', sure='stop
 def _leave_out(self:Fusing, w, mode, threshold):
     "Which branches run for which image, (N, K)."
     if mode not in MODES: raise ValueError(f'`mode`={mode!r} is unknown: give one of {[*MODES]}')
-    if mode == 'small': return weight_mask(w, threshold) & (w > 0)
     if mode == 'all': return w > 0
-    rule = dict(confident=threshold, order=[k for k in self.order if w[:, k].any()])
-    return _follow(self.model, w, rule, lambda k, rows: self.z[rows, k])[0]
+    order = [k for k in self.order if w[:, k].any()]
+    rule = ByWeight(threshold) if mode == 'small' else Cascade(threshold, order)
+    ran, _ = rule.follow(self.model, w, lambda k, rows: self.z[rows, k])
+    return ran & (w > 0) if mode == 'small' else ran
 
 # %% ../nbs/79_explore.ipynb #59683e93
 @patch
@@ -81,7 +83,7 @@ def setting(self:Fusing,
     fused = self.model.combine(dict(logits=self.z), w)
     hits = _hits(fused, self.targets, self.model.multilabel)
     low, high = _interval(torch.tensor(hits))
-    cost = None if self.costs is None else _cost_of(ran, self.costs)
+    cost = None if self.costs is None else cost_of(ran, self.costs)
     return dict(weights=w, ran=ran, fused=fused, hits=hits, accuracy=hits.mean(), low=low, high=high, cost=cost, branches=ran.sum(1).double().mean().item())
 
 # %% ../nbs/79_explore.ipynb #5e277283
@@ -185,7 +187,9 @@ class Explorer:
 def _sliders(self:Explorer):
     "A slider for each branch, in its colour."
     K = len(self.fusing.names)
-    return [self.w.FloatSlider(value=round(1 / K, 2), min=0., max=1., step=0.01, description=one_line(n, 16), style=dict(handle_color=c, description_width='110px'))
+    looks = lambda color: dict(handle_color=color, description_width='110px')
+    return [self.w.FloatSlider(value=round(1 / K, 2), min=0., max=1., step=0.01,
+                               description=one_line(n, 16), style=looks(c))
             for n, c in branch_colors(self.fusing.names).items()]
 
 # %% ../nbs/79_explore.ipynb #4eb0b66b
@@ -231,7 +235,8 @@ def _update(self:Explorer):
     self.numbers.value = self._numbers()
     for b, i in zip(self.buttons, self.shown):
         right = self.state['hits'][i] == 1
-        b.description, b.button_style = ('\u2713 ' if right else '\u2717 ') + one_line(self._said(i), 14), '' if right else 'warning'
+        b.description = ('\u2713 ' if right else '\u2717 ') + one_line(self._said(i), 14)
+        b.button_style = '' if right else 'warning'
     self._write_detail()
 
 # %% ../nbs/79_explore.ipynb #e38ac1b0
@@ -304,9 +309,10 @@ def plot_explorer(
 # %% ../nbs/79_explore.ipynb #ac9fb5f0
 def _costs_for(interp):
     "What the branches of `interp` cost, if its learner or its run can tell."
-    if interp.learn is not None: return interp.learn._costs()
+    if interp.learn is not None: return interp.learn.costs()
     model = None if interp.path is None else Path(interp.path) / 'model'
-    return load_amf(model)._costs() if model is not None and (model / 'config.json').is_file() else None
+    there = model is not None and (model / 'config.json').is_file()
+    return load_amf(model).costs() if there else None
 
 # %% ../nbs/79_explore.ipynb #310a3df8
 def explore(

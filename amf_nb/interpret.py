@@ -144,9 +144,8 @@ def from_learner(cls:AMFInterpretation,
     "Ask `learn` about every image of `dl`, once."
     if not isinstance(learn, AMFLearner): raise ValueError(f"`learn` is a {type(learn).__name__}, which has no branches: give what `amf_learner` or `fuse_learners` "
                                                           "made, or use fastai's `ClassificationInterpretation`")
-    dl = learn.dls.valid if dl is None else dl
-    m, parts = learn.model, learn.gather_parts(dl)
-    if 'targets' not in parts: raise ValueError('`dl` has no labels: give images whose classes are known')
+    dl = learn.loader(dl)
+    m, parts = learn.model, learn.gather_parts(dl, labels=True)
     def combine(w, dev=m.strength.device):
         with torch.no_grad(): return m.combine({k: v.to(dev) for k, v in parts.items() if k in ('logits', 'features')}, w.to(dev)).float().cpu()
     res = cls(parts, m.names, learn.dls.vocab, _about(learn), combine=combine, image=lambda i: dl.dataset[i][0])
@@ -246,7 +245,8 @@ def _by_epoch(ax, log, names, column, **style):
     "Lines of `column` over epochs, one for each branch."
     for n, c in branch_colors(names).items():
         rows = log[log.branch == n]
-        ax.plot(rows.epoch, rows[column], color=c, marker='o', ms=3, **(dict(label=for_figure(n)) | style))
+        looks = dict(label=for_figure(n), color=c, marker='o', ms=3) | style
+        ax.plot(rows.epoch, rows[column], **looks)
     _epochs(ax)
 
 # %% ../nbs/70_interpret.ipynb #6ae29fc7
@@ -341,9 +341,11 @@ def _draw_class_weights(table, names, most, note):
     fig, ax = plt.subplots(figsize=(7.5, 1.2 + 0.32 * len(shown)), constrained_layout=True)
     for k, (n, c) in enumerate(branch_colors(names).items()):
         rows, at = table[table.branch == n].set_index('class').loc[shown], np.arange(len(shown)) + (k - (K - 1) / 2) * 0.8 / K
-        ax.barh(at, rows['mean'], 0.8 / K, xerr=rows['high'] - rows['mean'], color=c, label=for_figure(n), error_kw=dict(lw=1))
+        ax.barh(at, rows['mean'], 0.8 / K, xerr=rows['high'] - rows['mean'], error_kw=dict(lw=1),
+                color=c, label=for_figure(n))
     ax.axvline(1 / K, color='grey', ls='--', lw=1)
-    ax.set(yticks=range(len(shown)), yticklabels=[for_figure(c) for c in shown], xlabel='mean weight and its 95% interval', xlim=(0, None))
+    ax.set(yticks=range(len(shown)), yticklabels=map(for_figure, shown))
+    ax.set(xlabel='mean weight and its 95% interval', xlim=(0, None))
     ax.set_title(f'Which branch for which class{note}' + (f'; {left} more even classes left out' if left else ''), fontsize=10)
     ax.invert_yaxis()
     ax.legend(loc='center left', bbox_to_anchor=(1, 0.5), frameon=False)
@@ -485,7 +487,8 @@ def _ternary(ax, w, names, c):
     ax.scatter(*xy.T, s=12 if np.ptp(w, 0).max() > 1e-6 else 60, c=[list(c.values())[k] for k in w.argmax(1)], alpha=_alpha(len(w)), lw=0)
     ax.plot(*corner.mean(0), '+', color='black', ms=12)
     for (x, y), n, ha, va in zip(corner, names, ('right', 'left', 'center'), ('top', 'top', 'bottom')):
-        ax.text(x, y + (-0.02 if va == 'top' else 0.02), for_figure(n), color=c[n], ha=ha, va=va, fontsize=11)
+        away = -0.02 if va == 'top' else 0.02
+        ax.text(x, y + away, for_figure(n), color=c[n], ha=ha, va=va, fontsize=11)
     ax.set(aspect='equal', xlim=(-0.35, 1.35), ylim=(-0.1, 1))
     ax.axis('off')
 
@@ -495,7 +498,8 @@ def _parallel(ax, w, names, c, most=200):
     some = np.linspace(0, len(w) - 1, min(most, len(w))).astype(int)
     for row in w[some]: ax.plot(range(len(names)), row, color=c[names[row.argmax()]], alpha=0.25, lw=0.8)
     ax.plot(range(len(names)), w.mean(0), 'o-', color='black', label='mean')
-    ax.set(xticks=range(len(names)), xticklabels=[for_figure(n, 16) for n in names], ylabel='weight', ylim=(0, 1))
+    ax.set(xticks=range(len(names)), xticklabels=[for_figure(n, 16) for n in names])
+    ax.set(ylabel='weight', ylim=(0, 1))
     ax.legend(frameon=False)
 
 # %% ../nbs/70_interpret.ipynb #6ea781cb
@@ -504,7 +508,8 @@ def _histogram(ax, w, names, c):
     ax.hist(w[:, 0], np.linspace(0, 1, 41), color=c[names[0]])
     ax.axvline(0.5, color='grey', ls='--', lw=1)
     first, second = map(for_figure, names)
-    ax.set(xlabel=f'weight of {first}; what is left is the weight of {second}', ylabel='images', xlim=(0, 1))
+    ax.set(xlabel=f'weight of {first}; what is left is the weight of {second}')
+    ax.set(ylabel='images', xlim=(0, 1))
 
 # %% ../nbs/70_interpret.ipynb #489e28cf
 @patch
@@ -607,7 +612,7 @@ def plot_agreement(self:AMFInterpretation) -> np.ndarray: # two matplotlib axes
 # %% ../nbs/70_interpret.ipynb #1f49890a
 @patch(as_prop=True)
 def best(self:AMFInterpretation) -> str: # a name
-    "The best branch on images that were held out to the end; without those, by likelihood on the images at hand."
+    "The best branch on images held out to the end; without those, by likelihood on those at hand."
     return self.best_branch or self.names[self.losses.mean(0).argmin()]
 
 # %% ../nbs/70_interpret.ipynb #faeaa7f3
@@ -640,7 +645,9 @@ def plot_repairs(self:AMFInterpretation,
     axs = self._rows_of_pictures(rows, lambda k, i: [t.truth[i], f'fused {t.fused[i]}', f'alone {t.branch[i]}'], n)
     counts = t.kind.value_counts()
     how = '' if self.best_branch or branch else ', chosen on these images'
-    axs[0, 0].figure.suptitle(f'fused ({rule}) against {for_figure(b)} alone{how}: {counts.get("repaired", 0)} repaired, {counts.get("broken", 0)} broken', fontsize=10)
+    found = ', '.join(f'{counts.get(k, 0)} {k}' for k in rows)
+    title = f'fused ({rule}) against {for_figure(b)} alone{how}: {found}'
+    axs[0, 0].figure.suptitle(title, fontsize=10)
     return axs
 
 # %% ../nbs/70_interpret.ipynb #de8638df
@@ -672,8 +679,12 @@ def plot_reliability(self:AMFInterpretation,
     for n, c in (branch_colors(self.names) | dict(policy='black')).items():
         t = self.reliability(n, bins)
         gap, t = _gap(t), t[t.n >= few]
-        ax.plot(t.confidence, t.accuracy, 'o-', ms=4, color=c, lw=2 if n == 'policy' else 1, label=f'{"fused" if n == "policy" else for_figure(n)}, gap {100 * gap:.1f}%')
-        if n == 'policy': ax.errorbar(t.confidence, t.accuracy, (t.accuracy - t.low, t.high - t.accuracy), fmt='none', color=c, lw=1, capsize=2)
+        who = 'fused' if n == 'policy' else for_figure(n)
+        ax.plot(t.confidence, t.accuracy, 'o-', ms=4, color=c, lw=2 if n == 'policy' else 1,
+                label=f'{who}, gap {100 * gap:.1f}%')
+        if n == 'policy':
+            spread = np.array([t.accuracy - t.low, t.high - t.accuracy])
+            ax.errorbar(t.confidence, t.accuracy, spread, fmt='none', color=c, lw=1, capsize=2)
     what = ('probability of a label', 'share of labels that hold') if self.multilabel else ('confidence', 'share that is right')
     ax.set(xlabel=what[0], ylabel=what[1], xlim=(0, 1), ylim=(0, 1), title=f'Below the line: too sure of itself. Bins of {few} images or more')
     ax.title.set_fontsize(10)
@@ -723,7 +734,8 @@ def _verdict(table, best):
     u, best = table.loc['uniform'], best if best in table.index else None
     alone = 'a single branch'
     if best:
-        alone = f'{as_code(best)}, on held-out training images the best single branch (fusion against it: {_points(table.loc[best])})'
+        alone = (f'{as_code(best)}, on held-out training images the best single branch '
+                 f'(fusion against it: {_points(table.loc[best])})')
     if u.low > 0: return f'The policy helps: {_points(u)} over the plain average of the same branches.'
     if u.high < 0: return f'The policy hurts: {_points(u)} against the plain average. Use uniform weights.'
     how = 'it weighs every image equally' if not u.wins + u.losses else _points(u) + ' over the plain average'
@@ -795,7 +807,8 @@ def plot_panel(self:AMFInterpretation) -> plt.Axes: # the axes
         col = c.get(n, 'grey' if n == 'oracle' else 'black')
         ax.errorbar(100 * r.accuracy, i, xerr=[[100 * (r.accuracy - r.low)], [100 * (r.high - r.accuracy)]], fmt='o', color=col, ms=5, capsize=3)
     ax.axvline(100 * t.accuracy['uniform'], color='grey', ls='--', lw=1)
-    ax.set(yticks=range(len(t)), yticklabels=[for_figure(n) for n in t.index], xlabel='accuracy in percent with 95% interval; dashed: plain average')
+    ax.set(yticks=range(len(t)), yticklabels=map(for_figure, t.index))
+    ax.set(xlabel='accuracy in percent with 95% interval; dashed: plain average')
     ax.invert_yaxis()
     return ax
 
@@ -806,10 +819,12 @@ def _say_setting(self:AMFInterpretation):
     b, t = self.best, self.panel()
     how = 'chosen on held-out training images' if self.best_branch else 'chosen on the very images that score it, as none were held out, so the number flatters'
     low, mid, high = 100 * t.loc[b, ['low', 'accuracy', 'high']]
-    text = f'One setting: {as_code(b)}, {how}. It is right on {mid:.1f}% of {len(self.targets):,} images (95% {low:.1f} to {high:.1f}).'
+    text = (f'One setting: {as_code(b)}, {how}. It is right on {mid:.1f}% of {len(self.targets):,} '
+            f'images (95% {low:.1f} to {high:.1f}).')
     other = t.accuracy[[n for n in self.names if n != b]] if len(self.names) > 1 else []
     if not len(other) or other.max() <= t.accuracy[b]: return text
-    return text + f' {as_code(other.idxmax())} does better here ({100 * other.max():.1f}%), but to take it for that reason would be to choose on the test.'
+    return (f'{text} {as_code(other.idxmax())} does better here ({100 * other.max():.1f}%), '
+            'but to take it for that reason would be to choose on the test.')
 
 # %% ../nbs/70_interpret.ipynb #29d04738
 def _sign(test): return 1 if test['low'] > 0 else -1 if test['high'] < 0 else 0
@@ -826,7 +841,8 @@ def _say_fusing(self:AMFInterpretation):
     t = self._fusing()
     text = {1: 'pays', -1: 'hurts', 0: 'makes no difference that these images can show'}[_sign(t)]
     chosen = '' if self.best_branch else ', the best of them on these very images'
-    first = f'Fusing {text}: the plain average of all {len(self.names)} branches against {as_code(self.best)}{chosen}: {_points(pd.Series(t))}.'
+    first = (f'Fusing {text}: the plain average of all {len(self.names)} branches against '
+             f'{as_code(self.best)}{chosen}: {_points(pd.Series(t))}.')
     if not self.about.get('policy', True): return first + ' No policy was trained.'
     return f'{first} {self.verdict()}'
 
@@ -846,8 +862,9 @@ def _say_depth(self:AMFInterpretation):
     if self._depth() is None: return 'Unfreezing: the branches train the same share of the network, so they say nothing about depth.'
     most, least, t = self._depth()
     share = dict(zip(self.names, self.about['freedom']))
-    text = f'Unfreezing: {as_code(most)} trains {100 * share[most]:.0f}% of the network, {as_code(least)} {100 * share[least]:.0f}%; ' \
-           f'the first against the second: {_points(pd.Series(t))}. '
+    text = f'Unfreezing: {as_code(most)} trains {100 * share[most]:.0f}% of the network, ' \
+           f'{as_code(least)} {100 * share[least]:.0f}%; the first against the second: ' \
+           f'{_points(pd.Series(t))}. '
     more = 'and a branch that trains still more is worth trying' if share[most] < 0.99 else 'and everything is unfrozen already'
     return text + {1: f'More pays here, {more}.', -1: 'With these images and this much training, freezing more was better.',
                    0: 'These images cannot tell them apart.'}[_sign(t)] + ' The two may differ in other ways too, such as learning rates and image size.'
@@ -859,7 +876,8 @@ def _last_losses(self:AMFInterpretation):
     if self.about.get('log'):
         log, free = self._log(), self.about.get('freedom') or [0]
         who = self.names[int(np.argmax(free))]
-        return as_code(who), *(log[log.branch == who][c].values for c in ('train_loss', 'valid_loss'))
+        mine = log[log.branch == who]
+        return as_code(who), mine.train_loss.values, mine.valid_loss.values
     c = self.about.get('curves')
     return None if not c else ('the fused prediction', *np.array(c['rows'])[:, :2].T)
 

@@ -17,13 +17,16 @@ from .files import aside, check_writable, sync
 from .interpret import AMFInterpretation, _read_parts, as_code, one_line
 
 # %% ../nbs/78_report.ipynb #ae70536e
-_UNSEEN = ('All numbers below are measured on **{n:,} validation images**. No branch trained on them, and nothing was fitted to them '
-           'or chosen by them{but}. ')
-_FITTED = 'Policy and static weights were fitted on {images:,} training images that no branch had trained on {when}. '
-_HALFWAY = ('by then, after epoch {at}; from the next epoch on the branches trained on these too, so the weights were fitted to networks '
-            'that have changed since')
-_INTERVALS = ('Intervals are 95% intervals over images; they say nothing of another training run. Whoever compares several runs by these '
-              'numbers and keeps the best one has chosen by them, and needs other images for an honest number.')
+_UNSEEN = ('All numbers below are measured on **{n:,} validation images**. No branch trained on '
+           'them, and nothing was fitted to them or chosen by them{but}. ')
+_BUT = ', with one exception: which single branch is called the best'
+_FITTED = ('Policy and static weights were fitted on {images:,} training images that no branch had '
+           'trained on {when}. ')
+_HALFWAY = ('by then, after epoch {at}; from the next epoch on the branches trained on these too, '
+            'so the weights were fitted to networks that have changed since')
+_INTERVALS = ('Intervals are 95% intervals over images; they say nothing of another training run. '
+              'Whoever compares several runs by these numbers and keeps the best one has chosen by '
+              'them, and needs other images for an honest number.')
 
 # %% ../nbs/78_report.ipynb #d1732234
 def _when(about):
@@ -33,8 +36,9 @@ def _when(about):
 
 def _honesty(info, n):
     "Which images the numbers are measured on, and what chose what; Markdown."
-    about, fit, best = info['about'], info['about'].get('policy_fit'), info['about'].get('best_branch')
-    text = _UNSEEN.format(n=n, but='' if best or len(info['names']) < 2 else ', with one exception: which single branch is called the best')
+    about = info['about']
+    fit, best = about.get('policy_fit'), about.get('best_branch')
+    text = _UNSEEN.format(n=n, but='' if best or len(info['names']) < 2 else _BUT)
     if fit: text += _FITTED.format(images=fit['images'], when=_when(about))
     if best: text += f'The best single branch, {as_code(best)}, was chosen on those images. '
     return text + _INTERVALS
@@ -47,7 +51,9 @@ def _origin(folder, info):
     "How the run came about, as lines of Markdown."
     config, metrics, about = _read_json(folder / 'config.json'), _read_json(folder / 'metrics.json'), info['about']
     lines = [f"{len(info['vocab'])} classes; branches: {', '.join(map(as_code, info['names']))}"]
-    if about.get('arch'): lines.append(f"architecture {as_code(about['arch'])}, {about.get('train', 0):,} training images")
+    if about.get('arch'):
+        arch = as_code(about['arch'])
+        lines.append(f"architecture {arch}, {about.get('train', 0):,} training images")
     if metrics.get('seconds'): lines.append(f"trained in {metrics['seconds']:,.0f} s")
     if config.get('command'): lines.append(f"command: {as_code(config['command'], 1000)}")
     if config.get('versions'): lines.append(', '.join(f'{k} {v}' for k, v in config['versions'].items()))
@@ -114,11 +120,13 @@ def report_notebook(
     folder, # of a run, with what `save_parts` wrote
 ): # a notebook of nbformat, not executed
     "The notebook that makes the report on the run in `folder`."
-    import nbformat as nbf # Jupyter is loaded when a report is made, and not by whoever imports this library
+    import nbformat as nbf # when a report is made, and not whenever this library is imported
     folder = Path(folder)
     arrays, info = _read_parts(folder)
     md, code = nbf.v4.new_markdown_cell, nbf.v4.new_code_cell
-    cells = [md(f"# Report on {_literal(folder.resolve().name)}\n\n{_origin(folder, info)}\n\n{_honesty(info, len(arrays['targets']))}"), code(_SETUP)]
+    head = [f'# Report on {_literal(folder.resolve().name)}', _origin(folder, info),
+            _honesty(info, len(arrays['targets']))]
+    cells = [md('\n\n'.join(head)), code(_SETUP)]
     for title, text, source, need in _SECTIONS:
         if _applies(need, info): cells += [md(f'## {title}\n\n{text}'), code(source)]
     if (folder / 'model').is_dir(): cells.append(md(f'## To go on\n\n{_GO_ON}'))
@@ -130,16 +138,19 @@ def _kernel():
     "A manager of kernels of this interpreter, whatever kernels the user has registered."
     from jupyter_client import AsyncKernelManager
     from jupyter_client.kernelspec import KernelSpecManager
-    return AsyncKernelManager(kernel_name='python3', kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
+    ours = KernelSpecManager(kernel_dirs=[])
+    return AsyncKernelManager(kernel_name='python3', kernel_spec_manager=ours)
 
 def _execute(nb, folder, timeout=300):
     "Run `nb` in `folder`, in place."
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
-    where = dict(metadata=dict(path=str(folder)))
-    client = NotebookClient(nb, km=_kernel(), timeout=timeout, resources=where, extra_arguments=['--log-level=ERROR'])
+    where, quiet = dict(metadata=dict(path=str(folder))), ['--log-level=ERROR']
+    client = NotebookClient(nb, km=_kernel(), timeout=timeout, resources=where,
+                            extra_arguments=quiet)
     try: client.execute()
-    except CellExecutionError as e: raise RuntimeError(f'the report stopped at {e.ename}: {e.evalue}') from e
+    except CellExecutionError as e:
+        raise RuntimeError(f'the report stopped at {e.ename}: {e.evalue}') from e
     return nb
 
 # %% ../nbs/78_report.ipynb #91d0ed59
@@ -203,7 +214,8 @@ def write_report(
     nb = report_notebook(folder)
     page = check_writable(folder / 'report.html', 'folder')
     _execute(nb, folder)
-    _write_pages(folder, {page.name: report_html(nb, f'Report on {one_line(folder.resolve().name, 200)}'), 'report.ipynb': nbformat.writes(nb)})
+    html = report_html(nb, f'Report on {one_line(folder.resolve().name, 200)}')
+    _write_pages(folder, {page.name: html, 'report.ipynb': nbformat.writes(nb)})
     return page
 
 # %% ../nbs/78_report.ipynb #6a514dc9

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -41,11 +42,11 @@ from .bench import _lookup, _md, _read_lines, _records, _silent, _versions
 from .branches import Branch, Trunk, create_head, plan_stages
 from .cost import fold_bn
 from .data import FASHION_VOCAB, _read_fashion, array_dls, sample_path
-from .deploy import _cost_of, _following
 from .files import check_makeable, locked, peak_memory_mb, write_aside
 from .fusion import AMFModel
 from .learner import AMFLearner, amf_learner, branch_learner
 from .policy import CNNPolicy
+from .routing import ByWeight, cost_of, following
 from .strategies import default_strategies, resolve_strategies
 
 # %% ../nbs/92_speed.ipynb #e6062a3b
@@ -301,10 +302,10 @@ def _right(learn, dl):
 def _route(learn, dl, budget):
     "The rule for `budget`, what it costs by operations, and the share of images that it gets right; afterwards all branches run again."
     try: rule = learn.route(budget=budget)
-    except ValueError: rule = learn.route(threshold=0., top_k=1) # nothing is that cheap: one branch an image
+    except ValueError: rule = learn.route(top_k=1) # nothing is that cheap: one branch an image
     right, ran = _right(learn, dl), learn.gather_parts(dl, ('ran',), routed=True)['ran']
     learn.route()
-    return rule, _cost_of(ran, learn._costs()), right
+    return rule, cost_of(ran, learn.costs()), right
 
 # %% ../nbs/92_speed.ipynb #81710676
 def _plain(batch): return [o.as_subclass(torch.Tensor) for o in batch]
@@ -314,8 +315,8 @@ def _forward(model, xs):
     for x in xs: model(x)
 
 def _forward_routed(model, xs, rule):
-    "A rule of `learn.route` holds for this call."
-    with _following(model, rule): _forward(model, xs)
+    "The `rule`, a `ByWeight` or a `Cascade`, holds for this call."
+    with following(model, rule): _forward(model, xs)
 
 # %% ../nbs/92_speed.ipynb #f5dac4a1
 @torch.no_grad()
@@ -336,11 +337,11 @@ def _predictors(learn, best, one, xs, rule):
 def _prediction(arch=ARCH, n=1984, size=64, bs=64, rounds=15, epochs=6, n_test=1000, batches=4, budget=1.2):
     with Rig(arch, n, size, bs) as rig:
         learn, one = rig.amf(), rig.branch()
-        learn.fine_tune(epochs)
+        learn.fine_tune(epochs, release=1) # some images stay apart, to choose rule and branch by
         best, dl = learn.collapse('best'), _test_dl(learn, n_test)
         rule, cost, right = _route(learn, dl, budget)
         facts = {'accuracy': dict(amf=_right(learn, dl), routed=right, collapsed=_right(best, dl)), 'test images': n_test,
-                 'rule': rule, 'cost of the rule': cost, 'collapsed to': learn.best_branch}
+                 'rule': asdict(rule), 'cost of the rule': cost, 'collapsed to': learn.best_branch}
         xs = [_plain(b)[0] for b, _ in zip(dl, range(batches))]
         return dict(rows=alternate(_predictors(learn, best, one, xs, rule), rounds).assign(n=sum(map(len, xs))), facts=facts)
 
@@ -370,7 +371,7 @@ def _startup(rounds=5, warmup=1, before='from fastai.vision.all import *', more=
 GROWTH = ['reduced', 'last_half', 'last_eighth', 'head_only', 'last_quarter', 'last_stages', 'upper_stages', 'standard']
 
 def _process_mb():
-    "Megabytes that this process holds, and the most it has held; without `/proc` the second for both, without either nan."
+    "MB that this process holds, and the most so far; without `/proc` the second for both, or nan."
     try: lines = dict(l.split(':', 1) for l in Path('/proc/self/status').read_text().splitlines())
     except OSError: return (peak_memory_mb() or float('nan'),) * 2
     return tuple(int(lines[k].split()[0]) / 1024 for k in ('VmRSS', 'VmHWM'))
