@@ -682,7 +682,9 @@ def plot_reliability(self:AMFInterpretation,
         who = 'fused' if n == 'policy' else for_figure(n)
         ax.plot(t.confidence, t.accuracy, 'o-', ms=4, color=c, lw=2 if n == 'policy' else 1,
                 label=f'{who}, gap {100 * gap:.1f}%')
-        if n == 'policy': ax.errorbar(t.confidence, t.accuracy, (t.accuracy - t.low, t.high - t.accuracy), fmt='none', color=c, lw=1, capsize=2)
+        if n == 'policy':
+            spread = np.array([t.accuracy - t.low, t.high - t.accuracy])
+            ax.errorbar(t.confidence, t.accuracy, spread, fmt='none', color=c, lw=1, capsize=2)
     what = ('probability of a label', 'share of labels that hold') if self.multilabel else ('confidence', 'share that is right')
     ax.set(xlabel=what[0], ylabel=what[1], xlim=(0, 1), ylim=(0, 1), title=f'Below the line: too sure of itself. Bins of {few} images or more')
     ax.title.set_fontsize(10)
@@ -732,7 +734,7 @@ def _verdict(table, best):
     u, best = table.loc['uniform'], best if best in table.index else None
     alone = 'a single branch'
     if best:
-        alone = (f'{as_code(best)}, on held-out training images the best single branch '
+        alone = (f'{as_code(best)}, the best single branch on held-out training images '
                  f'(fusion against it: {_points(table.loc[best])})')
     if u.low > 0: return f'The policy helps: {_points(u)} over the plain average of the same branches.'
     if u.high < 0: return f'The policy hurts: {_points(u)} against the plain average. Use uniform weights.'
@@ -815,14 +817,18 @@ def plot_panel(self:AMFInterpretation) -> plt.Axes: # the axes
 def _say_setting(self:AMFInterpretation):
     "Which branch to take if it must be one."
     b, t = self.best, self.panel()
-    how = 'chosen on held-out training images' if self.best_branch else 'chosen on the very images that score it, as none were held out, so the number flatters'
+    how = 'chosen on training images that were held out to the end'
+    if not self.best_branch:
+        how = ('the likeliest on the very images that score it, as none were held out to the end, '
+               'so the number flatters')
     low, mid, high = 100 * t.loc[b, ['low', 'accuracy', 'high']]
     text = (f'One setting: {as_code(b)}, {how}. It is right on {mid:.1f}% of {len(self.targets):,} '
             f'images (95% {low:.1f} to {high:.1f}).')
     other = t.accuracy[[n for n in self.names if n != b]] if len(self.names) > 1 else []
     if not len(other) or other.max() <= t.accuracy[b]: return text
-    return (f'{text} {as_code(other.idxmax())} does better here ({100 * other.max():.1f}%), '
-            'but to take it for that reason would be to choose on the test.')
+    text += f' {as_code(other.idxmax())} is right more often here ({100 * other.max():.1f}%)'
+    if not self.best_branch: return f'{text}.'
+    return f'{text}, but to take it for that reason would be to choose on the test.'
 
 # %% ../nbs/70_interpret.ipynb #29d04738
 def _sign(test): return 1 if test['low'] > 0 else -1 if test['high'] < 0 else 0
