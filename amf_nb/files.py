@@ -7,6 +7,7 @@ __all__ = ['aside', 'sync', 'write_aside', 'file_digest', 'write_digested', 'che
            'peak_memory_mb']
 
 # %% ../nbs/05_files.ipynb #4c0e2057
+import errno
 import hashlib
 import importlib
 import os
@@ -21,7 +22,8 @@ from safetensors import SafetensorError
 
 # %% ../nbs/05_files.ipynb #f044c279
 def _is_disk_error(error):
-    "Do the writers of safetensors and torch mean by `error` that the disk failed?"
+    "Does `error`, of Python or of the writers of safetensors and torch, mean that the disk is full?"
+    if isinstance(error, OSError): return error.errno in (errno.ENOSPC, errno.EDQUOT)
     if isinstance(error, SafetensorError): return 'I/O error' in str(error) or 'os error' in str(error)
     return isinstance(error, RuntimeError) and 'PytorchStreamWriter' in str(error)
 
@@ -34,7 +36,7 @@ def aside(
     path = Path(path)
     part = path.with_name(f'.{os.getpid()}-{zlib.crc32(os.fsencode(path.name)):08x}.part')
     try: yield part
-    except (SafetensorError, RuntimeError) as e:
+    except (OSError, SafetensorError, RuntimeError) as e:
         if not _is_disk_error(e): raise
         raise OSError(f'{path} could not be written ({e}): make room on the disk, or give another folder') from e
     finally: part.unlink(missing_ok=True)
