@@ -9,12 +9,12 @@ __all__ = ['Backbone', 'create_backbone', 'stage_table', 'branch_soup', 'deep_en
            'read_bench', 'read_groups', 'read_predictions', 'register_data', 'register_method', 'run_bench', 'Branch',
            'Trunk', 'create_branch', 'FeatureDL', 'FeatureStore', 'fold_bn', 'plot_plan', 'aircraft_dls', 'array_dls',
            'cars_dls', 'check_images', 'cifar10_dls', 'dtd_dls', 'fashion_mnist_dls', 'image_dls', 'load_image',
-           'paper_dls', 'sample_dls', 'sample_path', 'load_amf', 'to_exported', 'to_onnx', 'explore', 'AMFModel',
-           'create_amf_model', 'entropy_weights', 'fit_static', 'fuse', 'BranchGuard', 'AMFInterpretation', 'PolicyLog',
-           'paired_test', 'AMFLearner', 'amf_learner', 'branch_learner', 'fuse_learners', 'CNNPolicy', 'ModulePolicy',
-           'TrunkPolicy', 'create_policy', 'write_report', 'Checkpoints', 'plot_speed', 'read_speed', 'run_speed',
-           'speed_ratios', 'speed_table', 'speed_targets', 'Strategy', 'default_strategies', 'get_strategy',
-           'list_strategies', 'register_strategy', 'resolve_strategies']
+           'paper_dls', 'sample_dls', 'sample_path', 'load_amf', 'check_savable', 'to_exported', 'to_onnx', 'explore',
+           'AMFModel', 'create_amf_model', 'entropy_weights', 'fit_static', 'fuse', 'BranchGuard', 'AMFInterpretation',
+           'PolicyLog', 'paired_test', 'AMFLearner', 'amf_learner', 'branch_learner', 'fuse_learners', 'CNNPolicy',
+           'ModulePolicy', 'TrunkPolicy', 'create_policy', 'write_report', 'Checkpoints', 'plot_speed', 'read_speed',
+           'run_speed', 'speed_ratios', 'speed_table', 'speed_targets', 'Strategy', 'default_strategies',
+           'get_strategy', 'list_strategies', 'register_strategy', 'resolve_strategies']
 
 # %% ../nbs/00_core.ipynb #46f66b13
 from .backbones import Backbone, create_backbone, stage_table
@@ -29,7 +29,7 @@ from .cost import FeatureDL, FeatureStore, fold_bn, plot_plan
 from .data import (aircraft_dls, array_dls, cars_dls, check_images, cifar10_dls, dtd_dls, fashion_mnist_dls, load_image,
                          paper_dls, sample_dls, sample_path)
 from .collapse import branch_soup
-from .deploy import load_amf
+from .deploy import check_savable, load_amf
 from .export import to_exported, to_onnx
 from .explore import explore
 from .folders import image_dls
@@ -51,7 +51,7 @@ _all_ = ['Backbone', 'create_backbone', 'stage_table', 'branch_soup', 'deep_ense
          'bench_table', 'BenchData', 'plot_bench', 'policy_gain', 'read_bench', 'read_groups', 'read_predictions', 'register_data',
          'register_method', 'run_bench', 'Branch', 'Trunk', 'create_branch', 'FeatureDL', 'FeatureStore', 'fold_bn', 'plot_plan', 'aircraft_dls', 'array_dls', 'cars_dls', 'check_images',
          'cifar10_dls', 'dtd_dls', 'fashion_mnist_dls', 'image_dls', 'load_image', 'paper_dls', 'sample_dls', 'sample_path', 'load_amf',
-         'to_exported', 'to_onnx', 'explore', 'AMFModel', 'create_amf_model', 'entropy_weights', 'fit_static', 'fuse', 'BranchGuard', 'AMFInterpretation', 'PolicyLog', 'paired_test', 'AMFLearner',
+         'check_savable', 'to_exported', 'to_onnx', 'explore', 'AMFModel', 'create_amf_model', 'entropy_weights', 'fit_static', 'fuse', 'BranchGuard', 'AMFInterpretation', 'PolicyLog', 'paired_test', 'AMFLearner',
          'amf_learner', 'branch_learner', 'fuse_learners', 'CNNPolicy', 'ModulePolicy', 'TrunkPolicy', 'create_policy', 'write_report', 'Checkpoints',
          'plot_speed', 'read_speed', 'run_speed', 'speed_ratios', 'speed_table', 'speed_targets', 'Strategy',
          'default_strategies', 'get_strategy', 'list_strategies', 'register_strategy', 'resolve_strategies']

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from amf_nb.bench import _data, _lookup, _silent
 from amf_nb.core import amf_learner
-from amf_nb.collapse import _student_of
+from amf_nb.collapse import student_of
 from amf_nb.fusion import nll
 from amf_nb.learner import calibration_error
 
@@ -17,6 +17,9 @@ RECORDS, EPOCHS = Path(__file__).with_suffix('.jsonl'), 6
 
 
 def score(z, y): return dict(accuracy=(z.argmax(1) == y).double().mean().item(), nll=nll(z, y).item(), ece=calibration_error(z.softmax(1), y))
+
+
+def told(curve): return [r | dict(rule=asdict(r['rule'])) for r in curve.to_dict('records')]
 
 
 def run(seed, budgets=(0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.5)):
@@ -28,18 +31,18 @@ def run(seed, budgets=(0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.5)):
     parts = learn.gather_parts(test)
     y, rows = parts['targets'], {}
     curve = learn.route_curve(parts=parts)
-    rows['dense'] = score(learn.fused_by(parts)['policy'], y) | dict(cost=learn._costs()['dense'])
+    rows['dense'] = score(learn.fused_by(parts)['policy'], y) | dict(cost=learn.costs()['dense'])
     for b in budgets:
         try: rule = learn.route(budget=b)
         except ValueError: continue                                # below the cheapest way
-        rows[f'budget {b:g}'] = next(r for r in curve.to_dict('records') if r['rule'] == rule)
+        rows[f'budget {b:g}'] = next(r for r in told(curve) if r['rule'] == asdict(rule))
     learn.route()
     for how in ('best', 'distil'):
-        branch = learn.policy_fit['best_when_fitted'] if how == 'best' else _student_of(learn.model)
+        branch = learn.policy_fit['best_when_fitted'] if how == 'best' else student_of(learn.model)
         one = learn.collapse(how, branch=branch, **(dict(epochs=EPOCHS) if how == 'distil' else {}))
         z, _ = one.get_preds(dl=test, act=lambda o: o)
         rows[how] = score(z.as_subclass(type(y)), y) | dict(cost=learn.parity(one, dl=test).cost['one network'], branch=branch)
-    return dict(seed=seed, epochs=EPOCHS, seconds=round(time.perf_counter() - start, 1), rows=rows, curve=curve.to_dict('records'))
+    return dict(seed=seed, epochs=EPOCHS, seconds=round(time.perf_counter() - start, 1), rows=rows, curve=told(curve))
 
 
 if __name__ == '__main__':
@@ -50,5 +53,5 @@ if __name__ == '__main__':
     for seed in a.seeds:
         if seed in done: continue
         with _silent(): r = run(seed)
-        with RECORDS.open('a') as f: print(json.dumps(r, default=asdict), file=f) # rules are dataclasses
+        with RECORDS.open('a') as f: print(json.dumps(r), file=f)
         print(seed, *(f"{100 * v['accuracy']:6.2f} {v['nll']:.4f} cost {v['cost']:.2f}  {n}" for n, v in r['rows'].items()), sep='\n', flush=True)
