@@ -34,22 +34,22 @@ from fastcore.basics import patch
 from fastcore.docments import docments
 from tqdm import tqdm
 
-from .backbones import create_backbone
-from .bench import (PRESETS, _frame, _run_all, _versions, bench_table, cell_key, plot_bench,
+from .method.backbones import create_backbone
+from .study.bench import (PRESETS, _frame, _run_all, _versions, bench_table, cell_key, plot_bench,
                           preset_cells, read_bench)
-from .data import sample_dls
-from .deploy import check_savable, load_amf
-from .devices import alone, by_first, share_of_batch, whole_group
+from .data.loaders import sample_dls
+from .use.saving import check_savable, load_amf
+from .train.devices import alone, by_first, share_of_batch, whole_group
 from .files import check_makeable, check_writable, locked, peak_memory_mb, write_aside
-from .folders import image_dls
-from .guard import BranchGuard
-from .images import check_images, find_images
-from .interpret import AMFInterpretation, PolicyLog, one_line, save_parts
-from .learner import amf_learner
-from .report import write_report
-from .resume import Checkpoints
-from .speed import SECTIONS, plot_speed, run_speed, speed_table
-from .strategies import resolve_strategies
+from .data.folders import image_dls
+from .train.guard import BranchGuard
+from .data.images import check_images, find_images
+from .use.interpret import AMFInterpretation, PolicyLog, one_line, save_parts
+from .train.learner import amf_learner
+from .use.report import write_report
+from .train.resume import Checkpoints
+from .study.speed import SECTIONS, plot_speed, run_speed, speed_table
+from .method.strategies import resolve_strategies
 
 # %% ../nbs/95_cli.ipynb #fd8c4232
 def _spellings(name): return list(dict.fromkeys([f'--{name}', f'--{name.replace("_", "-")}']))

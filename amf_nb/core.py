@@ -17,33 +17,33 @@ __all__ = ['Backbone', 'create_backbone', 'stage_table', 'branch_soup', 'deep_en
            'get_strategy', 'list_strategies', 'register_strategy', 'resolve_strategies']
 
 # %% ../nbs/00_core.ipynb #46f66b13
-from .backbones import Backbone, create_backbone, stage_table
-from .baselines import (deep_ensemble, feature_extraction_learner, l2_sp_learner, SpotTune, SpotTuneLearner, spottune_learner,
+from .method.backbones import Backbone, create_backbone, stage_table
+from .study.baselines import (deep_ensemble, feature_extraction_learner, l2_sp_learner, SpotTune, SpotTuneLearner, spottune_learner,
                               standard_learner, tune_lr)
-from .bench import (array_data, bench_cell, bench_cells, bench_table, BenchData, plot_bench, policy_gain, read_bench, read_groups,
+from .study.bench import (array_data, bench_cell, bench_cells, bench_table, BenchData, plot_bench, policy_gain, read_bench, read_groups,
                           read_predictions, register_data, register_method, run_bench)
 
 # %% ../nbs/00_core.ipynb #d3d1a49d
-from .branches import Branch, Trunk, create_branch
-from .cost import FeatureDL, FeatureStore, fold_bn, plot_plan
-from .data import (aircraft_dls, array_dls, cars_dls, check_images, cifar10_dls, dtd_dls, fashion_mnist_dls, load_image,
+from .method.branches import Branch, Trunk, create_branch
+from .train.cost import FeatureDL, FeatureStore, fold_bn, plot_plan
+from .data.loaders import (aircraft_dls, array_dls, cars_dls, check_images, cifar10_dls, dtd_dls, fashion_mnist_dls, load_image,
                          paper_dls, sample_dls, sample_path)
-from .collapse import branch_soup
-from .deploy import check_savable, load_amf
-from .export import to_exported, to_onnx
-from .explore import explore
-from .folders import image_dls
+from .use.collapse import branch_soup
+from .use.saving import check_savable, load_amf
+from .use.export import to_exported, to_onnx
+from .use.explore import explore
+from .data.folders import image_dls
 
 # %% ../nbs/00_core.ipynb #01fff8f7
-from .fusion import AMFModel, create_amf_model, entropy_weights, fit_static, fuse
-from .guard import BranchGuard
-from .interpret import AMFInterpretation, PolicyLog, paired_test
-from .learner import AMFLearner, amf_learner, branch_learner, fuse_learners
-from .policy import CNNPolicy, ModulePolicy, TrunkPolicy, create_policy
-from .report import write_report
-from .resume import Checkpoints
-from .speed import plot_speed, read_speed, run_speed, speed_ratios, speed_table, speed_targets
-from .strategies import Strategy, default_strategies, get_strategy, list_strategies, register_strategy, resolve_strategies
+from .method.fusion import AMFModel, create_amf_model, entropy_weights, fit_static, fuse
+from .train.guard import BranchGuard
+from .use.interpret import AMFInterpretation, PolicyLog, paired_test
+from .train.learner import AMFLearner, amf_learner, branch_learner, fuse_learners
+from .method.policy import CNNPolicy, ModulePolicy, TrunkPolicy, create_policy
+from .use.report import write_report
+from .train.resume import Checkpoints
+from .study.speed import plot_speed, read_speed, run_speed, speed_ratios, speed_table, speed_targets
+from .method.strategies import Strategy, default_strategies, get_strategy, list_strategies, register_strategy, resolve_strategies
 
 # %% ../nbs/00_core.ipynb #d9a40570
 _all_ = ['Backbone', 'create_backbone', 'stage_table', 'branch_soup', 'deep_ensemble', 'feature_extraction_learner', 'l2_sp_learner',

@@ -10,9 +10,9 @@ import numpy as np
 from fastai.callback.progress import ProgressCallback
 from fastai.torch_core import set_seed
 
-from .data import array_dls
-from .learner import amf_learner
-from .strategies import Strategy
+from .data.loaders import array_dls
+from .train.learner import amf_learner
+from .method.strategies import Strategy
 
 # %% ../nbs/99_test_utils.ipynb #b5595a5c
 def toy_images(

@@ -14,12 +14,12 @@ from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
 from torch import nn
 
-from amf_nb.bench import _lookup, _data, _silent, fuse_method
+from amf_nb.study.bench import _lookup, _data, _silent, fuse_method
 from amf_nb.core import amf_learner, fuse
-from amf_nb.data import DEBIAN_FASHION, read_idx, write_idx
-from amf_nb.fusion import fit_policy, fit_static, nll, shrink_static
-from amf_nb.learner import _over, _part, calibration_error
-from amf_nb.policy import TrunkPolicy, create_policy, weights_from_scores
+from amf_nb.data.loaders import DEBIAN_FASHION, read_idx, write_idx
+from amf_nb.method.fusion import fit_policy, fit_static, nll, shrink_static
+from amf_nb.train.learner import _over, _part, calibration_error
+from amf_nb.method.policy import TrunkPolicy, create_policy, weights_from_scores
 
 RECORDS = Path(__file__).with_suffix('.jsonl')
 SETS = {'fashion-3k': dict(n=2000, n_test=4000), 'far-near': dict(n_test=4000), 'sources': {}, 'departments': {}}

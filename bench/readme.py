@@ -17,7 +17,7 @@ def readme():
     for cell in nb.cells:
         for o in cell.get('outputs', []): o.get('data', {}).pop('text/html', None)
     text = exporter.from_notebook_node(nb)[0].strip() + '\n'
-    return re.sub(r'\]\(((?:tutorials/)?\w+\.ipynb|images/\w+\.png)\)', r'](nbs/\1)', text)
+    return re.sub(r'\]\(((?:\w+/)?\w+\.ipynb|images/\w+\.png)\)', r'](nbs/\1)', text)
 
 
 if __name__ == '__main__': (ROOT / 'README.md').write_text(readme())

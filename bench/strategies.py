@@ -12,8 +12,8 @@ import numpy as np, torch
 from fastai.callback.progress import ProgressCallback
 
 from amf_nb.core import amf_learner, array_dls, list_strategies, sample_path
-from amf_nb.data import DEBIAN_FASHION, FASHION_VOCAB, balanced_subset, read_idx
-from amf_nb.fusion import nll
+from amf_nb.data.loaders import DEBIAN_FASHION, FASHION_VOCAB, balanced_subset, read_idx
+from amf_nb.method.fusion import nll
 
 RECORDS = Path(__file__).with_suffix('.jsonl')
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from amf_nb.cli import amf_bench, amf_predict, amf_train, train_run
-from amf_nb.interpret import AMFInterpretation
-from amf_nb.report import report_notebook
+from amf_nb.use.interpret import AMFInterpretation
+from amf_nb.use.report import report_notebook
 from amf_nb.test_utils import toy_images
 
 CLASSES = ['$5 to $10', '_other^2 `|` <b>', '中文 🧦 עברית']

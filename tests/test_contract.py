@@ -13,7 +13,7 @@ from fastai.losses import CrossEntropyLossFlat, LabelSmoothingCrossEntropy
 from fastai.vision.augment import Normalize
 
 import amf_nb.core  # noqa: F401  with all methods of a learner
-from amf_nb.learner import amf_groups
+from amf_nb.train.learner import amf_groups
 from amf_nb.test_utils import toy_dls, toy_images, toy_learner
 
 warnings.filterwarnings("ignore")
@@ -211,7 +211,7 @@ def test_several_labels_an_image(tmp_path):
     "Multi-label targets: a sigmoid for each class, in training, control panel, prediction and on disk."
     from fastai.vision.augment import Resize
     from amf_nb.core import load_amf
-    from amf_nb.data import pair_dls
+    from amf_nb.data.loaders import pair_dls
     x, y = toy_images(96)
     names = ["red", "green", "blue"]
     x[::2, :, :, 0] = 255  # half of the images are red as well

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from amf_nb.cost import macs
+from amf_nb.train.cost import macs
 from amf_nb.test_utils import toy_learner
 
 ARCHS = ['test_efficientnet', 'test_resnet', 'test_convnext']
@@ -44,7 +44,7 @@ def test_plan_counts_every_operation_once(arch):
 def test_a_store_is_found_by_another_process(tmp_path):
     code = f'''
 from amf_nb.test_utils import toy_learner
-import amf_nb.cost, json
+import amf_nb.train.cost, json
 learn, ran = toy_learner(), []
 learn.model.trunk.stages[0].register_forward_hook(lambda m, i, o: ran.append(len(o)))
 with learn.feature_cache(views=2, folder={str(tmp_path)!r}): print(json.dumps(sum(ran)))

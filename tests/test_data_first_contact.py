@@ -13,8 +13,8 @@ from fastai.torch_core import default_device
 from PIL import Image
 
 from amf_nb.core import array_dls, check_images, image_dls, load_image
-from amf_nb.data import OpenImage, label_of
-from amf_nb.images import find_images
+from amf_nb.data.loaders import OpenImage, label_of
+from amf_nb.data.images import find_images
 from amf_nb.test_utils import toy_learner
 
 
@@ -163,7 +163,7 @@ mimetypes.init = lambda files=None: None
 mimetypes._db = mimetypes.MimeTypes(); mimetypes._db.types_map = ({}, {}); mimetypes.inited = True
 from fastai.data.transforms import image_extensions
 from amf_nb.core import image_dls
-from amf_nb.images import find_images
+from amf_nb.data.images import find_images
 dls = image_dls(sys.argv[1], size=32, num_workers=0)
 print(len(image_extensions), len(dls.train_ds) + len(dls.valid_ds), len(find_images(sys.argv[1])))'''
     run = subprocess.run([sys.executable, '-c', code, str(tmp_path)], capture_output=True, text=True)

@@ -19,9 +19,9 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from amf_nb.backbones import Backbone
+from amf_nb.method.backbones import Backbone
 from amf_nb.core import Strategy, amf_learner, create_backbone
-from amf_nb.learner import amf_groups
+from amf_nb.train.learner import amf_groups
 from amf_nb.test_utils import toy_dls
 
 warnings.filterwarnings('ignore')

@@ -11,7 +11,7 @@ from fastai.callback.core import Callback
 
 from amf_nb.core import (AMFModel, Strategy, Trunk, amf_learner, create_amf_model, create_backbone, fuse, get_strategy, image_dls, load_amf,
                          register_strategy, resolve_strategies)
-from amf_nb.learner import amf_groups
+from amf_nb.train.learner import amf_groups
 from amf_nb.test_utils import toy_dls, toy_learner
 
 

@@ -28,12 +28,12 @@ from timm import loss as timm_losses
 from torch import nn
 
 import amf_nb.core  # noqa: F401  with all methods of a learner
-from amf_nb.backbones import create_backbone
-from amf_nb.cost import FeatureDL
-from amf_nb.data import array_dls, pair_dls
-from amf_nb.learner import amf_learner, branch_learner, fuse_learners
-from amf_nb.loaders import norm_stats
-from amf_nb.strategies import Strategy
+from amf_nb.method.backbones import create_backbone
+from amf_nb.train.cost import FeatureDL
+from amf_nb.data.loaders import array_dls, pair_dls
+from amf_nb.train.learner import amf_learner, branch_learner, fuse_learners
+from amf_nb.train.expected import norm_stats
+from amf_nb.method.strategies import Strategy
 from amf_nb.test_utils import toy_dls, toy_images, toy_learner, toy_strategies
 
 RGB = ['red', 'green', 'blue']

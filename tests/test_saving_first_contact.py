@@ -18,13 +18,13 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from amf_nb.core import image_dls
-from amf_nb.data import pair_dls
-from amf_nb.deploy import check_savable, load_amf
-from amf_nb.export import to_onnx
-from amf_nb.learner import fuse_learners
-from amf_nb.resume import Checkpoints, picture_identity
-from amf_nb.routing import ByWeight, Cascade
-from amf_nb.strategies import Strategy
+from amf_nb.data.loaders import pair_dls
+from amf_nb.use.saving import check_savable, load_amf
+from amf_nb.use.export import to_onnx
+from amf_nb.train.learner import fuse_learners
+from amf_nb.train.resume import Checkpoints, picture_identity
+from amf_nb.use.routing import ByWeight, Cascade
+from amf_nb.method.strategies import Strategy
 from amf_nb.test_utils import toy_dls, toy_images, toy_learner
 
 

@@ -9,10 +9,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent / 'soak'))
 import kills
 
-from amf_nb.fusion import fit_policy, fuse, nll
-from amf_nb.policy import create_policy, weights_from_scores
+from amf_nb.method.fusion import fit_policy, fuse, nll
+from amf_nb.method.policy import create_policy, weights_from_scores
 from amf_nb.test_utils import toy_dls, toy_images, toy_learner
-from amf_nb.data import array_dls
+from amf_nb.data.loaders import array_dls
 
 
 @pytest.fixture(scope='module')

@@ -19,8 +19,8 @@ from playwright.sync_api import sync_playwright
 
 QUIET = "import warnings\nwarnings.filterwarnings('ignore')"
 TOY = "from amf_nb.test_utils import toy_learner\nlearn = toy_learner(); learn.fine_tune(6, 1e-2, holdout=0.25)"
-RUN = "from amf_nb.interpret import AMFInterpretation\nlearn = AMFInterpretation.from_run({!r})"
-SHOW = "from amf_nb.explore import explore\nexplore(learn, n=8)"
+RUN = "from amf_nb.use.interpret import AMFInterpretation\nlearn = AMFInterpretation.from_run({!r})"
+SHOW = "from amf_nb.use.explore import explore\nexplore(learn, n=8)"
 
 
 def notebook(folder, run):

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from amf_nb.explore import MODES, Explorer, Fusing
-from amf_nb.interpret import AMFInterpretation
+from amf_nb.use.explore import MODES, Explorer, Fusing
+from amf_nb.use.interpret import AMFInterpretation
 
 
 def made(n, K, C):

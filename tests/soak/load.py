@@ -142,7 +142,7 @@ def main():
         with tempfile.TemporaryDirectory() as tmp:
             print(json.dumps(predict(Path(tmp), a.n) if a.part == 'predict' else start(Path(tmp), a.n, a.profile)))
         return 0
-    from amf_nb.bench import _versions
+    from amf_nb.study.bench import _versions
     command = f'python tests/soak/load.py --images {a.images} --files {a.files}'
     res = dict(command=command, limits=limits, versions=_versions(), machine=platform.machine(), threads=1,
                predict=run_part('predict', a.images, a.profile), start=run_part('start', a.files, a.profile))
