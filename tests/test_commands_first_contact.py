@@ -157,7 +157,7 @@ def test_folders_that_are_none(made, tmp_path, capsys):
 
 def test_what_cannot_be_saved_is_refused_before_training(tmp_path, capsys):
     pictures(tmp_path / 'pictures', ['red', 'green', os.fsdecode(b'bl\xff')])
-    with patch('amf_nb.learner.AMFLearner.fine_tune', side_effect=AssertionError('it trains')):
+    with patch('amf_nb.train.learner.AMFLearner.fine_tune', side_effect=AssertionError('it trains')):
         said = refused(capsys, amf_train, tmp_path / 'pictures', *SMALL, '--out', tmp_path / 'run')
     assert 'UTF-8' in said or 'save' in said
     assert not list(tmp_path.glob('run*'))
@@ -167,7 +167,7 @@ def interrupted_run(**kwargs):
     "A run that is interrupted in its second epoch."
     def killed(self):
         if self.epoch == 1: raise KeyboardInterrupt
-    stop = patch('amf_nb.learner.BranchLoss.before_validate', killed, create=True)
+    stop = patch('amf_nb.train.learner.BranchLoss.before_validate', killed, create=True)
     with stop, contextlib.suppress(KeyboardInterrupt):
         train_run(**LITTLE, **kwargs)
 

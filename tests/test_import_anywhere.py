@@ -10,7 +10,7 @@ for name in {missing!r}: sys.modules[name] = None  # an import of it raises Impo
 import importlib, pkgutil
 import amf_nb
 from amf_nb.core import *
-for m in pkgutil.iter_modules(amf_nb.__path__): importlib.import_module('amf_nb.' + m.name)
+for m in pkgutil.walk_packages(amf_nb.__path__, 'amf_nb.'): importlib.import_module(m.name)
 
 from amf_nb.files import locked, peak_memory_mb
 from amf_nb.test_utils import toy_learner

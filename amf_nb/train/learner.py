@@ -387,7 +387,7 @@ def _static_of(model, z, y):
 def fit_policy(self:AMFLearner,
     dl=None, # a `DataLoader` of labelled images that the branches did not train on; has to be given
     inner:bool=False, # True within a running fit
-    **kwargs, # `epochs`, `lr`, `folds`, `strengths`, `seed` of `amf_nb.fusion.fit_policy`
+    **kwargs, # `epochs`, `lr`, `folds`, `strengths`, `seed` of `amf_nb.method.fusion.fit_policy`
 ) -> dict: # what the fit chose, and the out-of-fold gain it expects
     "Fit the static weights and the policy on `dl`, and note the best single branch; what they were fitted on stays in `held`."
     if dl is None:
