@@ -11,7 +11,7 @@ from amf_nb.study.bench import _data, _lookup, _silent
 from amf_nb.core import amf_learner
 from amf_nb.use.collapse import student_of
 from amf_nb.method.fusion import nll
-from amf_nb.train.learner import calibration_error
+from amf_nb.method.controls import calibration_error
 
 RECORDS, EPOCHS = Path(__file__).with_suffix('.jsonl'), 6
 

@@ -18,7 +18,8 @@ from amf_nb.study.bench import _lookup, _data, _silent, fuse_method
 from amf_nb.core import amf_learner, fuse
 from amf_nb.data.loaders import DEBIAN_FASHION, read_idx, write_idx
 from amf_nb.method.fusion import fit_policy, fit_static, nll, shrink_static
-from amf_nb.train.learner import _over, _part, calibration_error
+from amf_nb.train.splits import items_at, loader_over
+from amf_nb.method.controls import calibration_error
 from amf_nb.method.policy import TrunkPolicy, create_policy, weights_from_scores
 
 RECORDS = Path(__file__).with_suffix('.jsonl')
@@ -68,7 +69,7 @@ def cross_fit(learn, data, seed, epochs=6):
     ds, res = learn.dls.train_ds, []
     for fold in np.array_split(np.random.default_rng(seed).permutation(len(ds)), 2):
         rest = np.setdiff1d(np.arange(len(ds)), fold)
-        dls = DataLoaders(_over(learn.dls.train, _part(ds, rest, 0)), learn.dls.valid.new(_part(ds, fold, 1)), path=learn.dls.path, device=learn.dls.device)
+        dls = DataLoaders(loader_over(learn.dls.train, items_at(ds, rest, 0)), learn.dls.valid.new(items_at(ds, fold, 1)), path=learn.dls.path, device=learn.dls.device)
         half = amf_learner(dls, seed=seed)
         half.fine_tune(epochs, holdout=0)
         res.append(half.gather_parts(keys=('logits', 'inputs')))

@@ -24,7 +24,9 @@ from torch import nn
 # %% ../../nbs/study/10_baselines.ipynb #b8a3e623
 from ..method.backbones import Backbone, create_backbone
 from ..method.branches import Trunk, create_head
-from ..train.learner import AMFLearner, _add_norm, _over, _panel_row, _part, _targets_kind, branch_learner, fuse_learners, holdout_split
+from ..train.learner import add_normalize, AMFLearner, branch_learner, fuse_learners, targets_kind
+from ..train.splits import holdout_split, items_at, loader_over
+from ..method.controls import panel_row
 from ..train.expected import normalised
 from ..method.policy import create_policy
 from ..method.strategies import get_strategy, lr_factor
@@ -63,8 +65,8 @@ def _inner_dls(dls, valid_pct, seed):
     ds = dls.train_ds
     fit, held = holdout_split(ds, valid_pct, len(ds), seed)
     if not len(held): raise ValueError(f'`valid_pct`={valid_pct!r} of {len(ds)} training images is less than 2 images: give a larger share')
-    train = _over(dls.train, _part(ds, fit, 0))
-    valid = _over(dls.valid, _part(ds, held, 1), shuffle=False, drop_last=False)
+    train = loader_over(dls.train, items_at(ds, fit, 0))
+    valid = loader_over(dls.valid, items_at(ds, held, 1), shuffle=False, drop_last=False)
     return DataLoaders(train, valid, path=dls.path, device=dls.device)
 
 # %% ../../nbs/study/10_baselines.ipynb #a2bd209d
@@ -77,7 +79,7 @@ def _train(learn, epochs, lr=None):
 def _score(learn):
     "(accuracy, nll) of `learn` on its validation images."
     with learn.no_bar(), learn.no_logging(): z, y = learn.get_preds(act=lambda o: o)
-    acc, _, _, loss, _ = _panel_row(z.as_subclass(torch.Tensor), y.as_subclass(torch.Tensor), isinstance(learn.loss_func, BCEWithLogitsLossFlat))
+    acc, _, _, loss, _ = panel_row(z.as_subclass(torch.Tensor), y.as_subclass(torch.Tensor), isinstance(learn.loss_func, BCEWithLogitsLossFlat))
     return acc, loss
 
 # %% ../../nbs/study/10_baselines.ipynb #e4b8300e
@@ -233,9 +235,9 @@ def spottune_learner(
 ) -> SpotTuneLearner: # an ordinary fastai Learner
     "A Learner that routes every image through frozen or tuned stages (Guo et al. 2019, arXiv 1811.08737)."
     if seed is not None: set_seed(seed)
-    n_out, multi = _targets_kind(dls, kwargs.get('loss_func'), n_out)
+    n_out, multi = targets_kind(dls, kwargs.get('loss_func'), n_out)
     bb = arch if isinstance(arch, Backbone) else create_backbone(arch, pretrained, weights, n_in)
     model = SpotTune(bb, n_out, policy, tau, p)
     dls = DataLoaders(*map(normalised, dls.loaders), path=dls.path, device=dls.device)
-    if normalize: _add_norm(dls, bb)
+    if normalize: add_normalize(dls, bb)
     return SpotTuneLearner(dls, model, seed, metrics=(accuracy_multi if multi else accuracy) if metrics is None else metrics, lr=lr, **kwargs)

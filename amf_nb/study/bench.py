@@ -47,7 +47,9 @@ from ..use.collapse import branch_soup
 from ..data.loaders import (DEBIAN_FASHION, FASHION_VOCAB, PAPER_DLS, _array_pairs, _draw, _read_fashion, array_dls, balanced_subset, paper_dls, sample_path)
 from ..files import check_makeable, locked, peak_memory_mb, write_aside
 from ..use.interpret import for_figure, one_line, paired_test
-from ..train.learner import AMFLearner, _panel_row, _part, amf_learner, fuse_learners
+from ..train.learner import amf_learner, AMFLearner, fuse_learners
+from ..method.controls import panel_row
+from ..train.splits import items_at
 from ..method.strategies import Strategy
 
 # %% ../../nbs/study/20_bench.ipynb #73cb418d
@@ -103,7 +105,7 @@ def dls_data(
     groups=None, # name of each test image's sub-population
 ) -> BenchData: # whose loaders hold training images only
     "`DataLoaders` as `BenchData`."
-    few = dls.valid.new(_part(dls.train_ds, range(min(10, len(dls.train_ds))), 1))
+    few = dls.valid.new(items_at(dls.train_ds, range(min(10, len(dls.train_ds))), 1))
     pairs = list(dls.valid_ds.items)
     return BenchData(DataLoaders(dls.train.new(), few, path=dls.path, device=dls.device), lambda: (pairs, groups))
 
@@ -529,7 +531,7 @@ def _score(learn, data):
     names = learn.model.names if w is not None else None
     kind = np.uint8 if len(data.vocab) <= 256 else np.uint16
     y, classes, w = y.numpy().astype(kind), {r: z.argmax(1).numpy().astype(kind) for r, z in rules.items()}, None if w is None else w.numpy()
-    panel = {r: {c: round(v, 6) for c, v in zip(_columns, _panel_row(z, torch.tensor(y).long(), False))} for r, z in rules.items()}
+    panel = {r: {c: round(v, 6) for c, v in zip(_columns, panel_row(z, torch.tensor(y).long(), False))} for r, z in rules.items()}
     entries = dict(headline=next(iter(rules)), panel=panel, weights=None if w is None else dict(zip(names, w.mean(0).tolist())),
                    groups=None if data.groups is None else _by_group(data.groups, y, classes, w, names), fingerprint=data.fingerprint)
     arrays = dict(rules=np.array([*rules]), classes=np.stack([*classes.values()]), targets=y)

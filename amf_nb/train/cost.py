@@ -31,8 +31,9 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..method.branches import _shrink
-from .learner import AMFLearner, _labels
+from ..method.branches import rescaled
+from .learner import AMFLearner
+from .splits import class_numbers
 
 # %% ../../nbs/train/70_cost.ipynb #99e622c9
 def macs(
@@ -52,7 +53,7 @@ def _pieces(model, x):
         res.append(('trunk', d, [b.strategy.name for b in branches if b.start >= d], stage, acts[d - 1]))
         acts[d] = stage(acts[d - 1])
     for b in branches:
-        x, name = acts[b.start] if b.scale == 1 else _shrink(acts[0], b.scale), b.strategy.name
+        x, name = acts[b.start] if b.scale == 1 else rescaled(acts[0], b.scale), b.strategy.name
         for d, stage in enumerate([*b.stages, b.head], b.start + 1):
             res.append((name, d, [name], stage, x))
             x = stage(x)
@@ -320,7 +321,7 @@ def _store_name(trunk, dl, views, half):
     ds = dl.dataset
     if not isinstance(ds, Datasets): raise TypeError(f'the images of a {type(ds).__name__} cannot be identified: give `folder=None`')
     versions = [version(p) for p in ('torch', 'fastai', 'timm', 'pillow')]
-    return 'features-' + _digest(pixels, list(ds.items), _labels(ds), list(trunk.state_dict().values()), sorted(trunk.keep), views, half, versions)
+    return 'features-' + _digest(pixels, list(ds.items), class_numbers(ds), list(trunk.state_dict().values()), sorted(trunk.keep), views, half, versions)
 
 # %% ../../nbs/train/70_cost.ipynb #faf21b4f
 @patch

@@ -33,7 +33,8 @@ from safetensors.torch import save_file
 # %% ../../nbs/train/50_resume.ipynb #a55dac83
 from ..data.loaders import image_of
 from ..files import file_digest, write_digested
-from .learner import AMFLearner, ReleaseHoldout, _labels
+from .learner import AMFLearner, ReleaseHoldout
+from .splits import class_numbers
 
 # %% ../../nbs/train/50_resume.ipynb #37b45eba
 def _pack(o, tensors):
@@ -224,7 +225,7 @@ def picture_identity(
     return _checksum([of(o) for o in sources])
 
 # %% ../../nbs/train/50_resume.ipynb #17a16764
-def _images(dl): return [len(dl.dataset), _checksum(None if (y := _labels(dl.dataset)) is None else y.tolist())]
+def _images(dl): return [len(dl.dataset), _checksum(None if (y := class_numbers(dl.dataset)) is None else y.tolist())]
 
 def fit_identity(
     learn:AMFLearner, # within a fit

@@ -20,10 +20,11 @@ from fastcore.basics import patch
 from fastcore.foundation import L
 from torch.optim.swa_utils import update_bn
 
-from ..method.branches import Branch, Trunk, _shrink
+from ..method.branches import Branch, Trunk, rescaled
 from ..train.cost import macs
 from ..method.fusion import AMFModel, nll
-from ..train.learner import AMFLearner, _panel_row
+from ..train.learner import AMFLearner
+from ..method.controls import panel_row
 from .routing import branch_costs, following, some_images, whole_cost
 from ..method.strategies import Strategy
 
@@ -36,7 +37,7 @@ class Rescale(torch.nn.Module):
         super().__init__()
         self.scale = scale
 
-    def forward(self, x): return _shrink(x, self.scale)
+    def forward(self, x): return rescaled(x, self.scale)
 
 # %% ../../nbs/use/30_collapse.ipynb #14411386
 def one_network(
@@ -82,7 +83,7 @@ def _reestimate(learn):
 def _accuracies(learn, dl):
     "Accuracy of every branch on `dl`, by name."
     with learn.no_bar(), learn.no_logging(): z, y = learn.branch_logits(dl)
-    return {n: _panel_row(z[:, k], y, learn.model.multilabel)[0] for k, n in enumerate(learn.model.names)}
+    return {n: panel_row(z[:, k], y, learn.model.multilabel)[0] for k, n in enumerate(learn.model.names)}
 
 # %% ../../nbs/use/30_collapse.ipynb #8b2a1b31
 def branch_soup(
@@ -197,5 +198,5 @@ def parity(self:AMFLearner,
     z, _ = one.get_preds(dl=self.loader(dl), act=lambda o: o)
     same = ((fused > 0) == (z > 0)).float().mean().item() if ml else (fused.argmax(1) == z.argmax(1)).float().mean().item()
     both = (fused, 1., branch_costs(self.model, x)['dense']), (z, same, macs(one.model.eval(), x) / whole_cost(self.model, x))
-    rows = [(*[_panel_row(o, y, ml)[i] for i in (0, 3)], s, c) for o, s, c in both]
+    rows = [(*[panel_row(o, y, ml)[i] for i in (0, 3)], s, c) for o, s, c in both]
     return pd.DataFrame(rows, ['fused', 'one network'], ['accuracy', 'nll', 'agreement', 'cost'])

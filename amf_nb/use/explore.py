@@ -22,8 +22,10 @@ from PIL import Image
 
 from .saving import load_amf
 from ..method.fusion import fuse
-from .interpret import AMFInterpretation, _hits, _thumb, branch_colors, for_figure, one_line
-from ..train.learner import AMFLearner, _interval
+from .interpret import AMFInterpretation, branch_colors, for_figure, one_line, thumbnail
+from ..method.controls import hits_of
+from ..train.learner import AMFLearner
+from ..method.controls import interval_of
 from .routing import ByWeight, Cascade, cheapest_first, cost_of, renormalise
 
 # %% ../../nbs/use/70_explore.ipynb #9e7da592
@@ -81,8 +83,8 @@ def setting(self:Fusing,
     ran = self._leave_out(w, mode, threshold)
     w = renormalise(w, ran)
     fused = self.model.combine(dict(logits=self.z), w)
-    hits = _hits(fused, self.targets, self.model.multilabel)
-    low, high = _interval(torch.tensor(hits))
+    hits = hits_of(fused, self.targets, self.model.multilabel)
+    low, high = interval_of(torch.tensor(hits))
     cost = None if self.costs is None else cost_of(ran, self.costs)
     return dict(weights=w, ran=ran, fused=fused, hits=hits, accuracy=hits.mean(), low=low, high=high, cost=cost, branches=ran.sum(1).double().mean().item())
 
@@ -141,7 +143,7 @@ def about_image(self:Fusing,
 # %% ../../nbs/use/70_explore.ipynb #b15cc45d
 def _png(picture):
     "The thumbnail of `picture` as bytes of a PNG file."
-    Image.fromarray(_thumb(picture, 96)).save(file := io.BytesIO(), 'PNG')
+    Image.fromarray(thumbnail(picture, 96)).save(file := io.BytesIO(), 'PNG')
     return file.getvalue()
 
 def _img(picture):

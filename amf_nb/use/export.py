@@ -21,7 +21,7 @@ from ..method.branches import Branch, Trunk
 from .saving import VERSION, image_spec
 from ..files import check_writable, need, write_aside
 from ..method.fusion import AMFModel
-from ..train.learner import AMFLearner, _targets_kind
+from ..train.learner import AMFLearner, targets_kind
 from .routing import ByWeight, constant_weights, following, renormalise, some_images, weight_mask
 
 # %% ../../nbs/use/50_export.ipynb #ffb60d12
@@ -101,7 +101,7 @@ def _to_serve(learn, top_k=None, skip=False):
     "The network to write, up to 8 images (n, C_in, H, W) in 0..1, and the probabilities that `learn` gives them."
     x, stats, m = some_images(learn)[:8], image_spec(learn)['stats'], learn.model.eval()
     net = _Exported(m, top_k, skip) if isinstance(m, AMFModel) else copy.deepcopy(m).cpu()
-    served = _Served(net, stats, _targets_kind(learn.dls, learn.loss_func, None)[1]).eval()
+    served = _Served(net, stats, targets_kind(learn.dls, learn.loss_func, None)[1]).eval()
     with torch.no_grad(), following(m, top_k and ByWeight(top_k=top_k)): z = m(x.to(next(m.parameters()).device)).cpu()
     return served, x * served.std + served.mean, z.sigmoid() if served.multilabel else z.softmax(1)
 
@@ -135,7 +135,7 @@ def _method(spec):
 
 def _about(learn):
     "What a program has to know of the network, as text by name."
-    spec, multi = image_spec(learn), _targets_kind(learn.dls, learn.loss_func, None)[1]
+    spec, multi = image_spec(learn), targets_kind(learn.dls, learn.loss_func, None)[1]
     about = dict(vocab=[str(v) for v in learn.dls.vocab], size=spec['size'], multilabel=multi,
                  steps=spec['item'] + spec['batch'])
     about = {k: json.dumps(v) for k, v in about.items()}

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['branch_colors', 'one_line', 'for_figure', 'as_code', 'AMFInterpretation', 'PolicyLog', 'plot_curves', 'class_weights',
-           'plot_class_weights', 'leaning', 'plot_leaning', 'paired_test', 'save_parts']
+           'plot_class_weights', 'leaning', 'plot_leaning', 'paired_test', 'thumbnail', 'save_parts', 'read_parts']
 
 # %% ../../nbs/use/10_interpret.ipynb #23e8bea7
 import copy
@@ -26,8 +26,9 @@ from safetensors.torch import load_file, save_file
 from scipy import stats
 
 from ..files import aside, sync
-from ..method.fusion import entropy_weights, fit_policy, fuse, nll
-from ..train.learner import AMFLearner, _best_branch, _panel_row
+from ..method.fusion import fit_policy, fuse, nll
+from ..train.learner import AMFLearner
+from ..method.controls import fused_by_rule, hits_of, panel_of
 from ..method.policy import weights_from_scores
 from ..method.strategies import list_strategies
 
@@ -70,12 +71,6 @@ def as_code(
     fence = '`' * (1 + max(map(len, re.findall('`+', text)), default=0))
     return f'{fence} {text} {fence}' if '`' in text else f'`{text}`'
 
-# %% ../../nbs/use/10_interpret.ipynb #06b99846
-def _hits(fused_N_C, targets, multilabel):
-    "1 for every image that is right and 0 for the others; for several labels the share that is right."
-    if multilabel: return ((fused_N_C > 0) == (targets > 0.5)).double().mean(1).numpy()
-    return (fused_N_C.argmax(1) == targets).double().numpy()
-
 # %% ../../nbs/use/10_interpret.ipynb #abce892a
 class AMFInterpretation:
     "What branches, policy and fusion rules say of N labelled images."
@@ -94,7 +89,7 @@ class AMFInterpretation:
         self.multilabel, self.best_branch = self.about.get('multilabel', False), self.about.get('best_branch')
         self._combine, self._image, self.learn, self.path = combine, image, None, None
         self.fused = self._rules() if fused is None else fused
-        self.hits = {n: _hits(z, self.targets, self.multilabel) for n, z in self.fused.items()}
+        self.hits = {n: hits_of(z, self.targets, self.multilabel) for n, z in self.fused.items()}
         self.losses = torch.stack([nll(z, self.targets, self.multilabel, 'none') for z in self.logits.unbind(1)], 1)
 
 # %% ../../nbs/use/10_interpret.ipynb #af6c2cf6
@@ -109,13 +104,12 @@ def combine(self:AMFInterpretation,
 # %% ../../nbs/use/10_interpret.ipynb #18227d47
 @patch
 def _rules(self:AMFInterpretation):
-    "Fused logits (N, C) of policy, controls, branches and oracle, by name."
+    "Fused logits (N, C) of policy, controls, branches and oracle, by name, and of weights that are shuffled."
     N, K, _ = self.logits.shape
-    static_K, mixed = torch.tensor(self.about.get('static') or [1 / K] * K), torch.randperm(N, generator=torch.Generator().manual_seed(0))
-    weights = dict(policy=self.weights, uniform=torch.full((N, K), 1 / K), static=static_K.expand(N, K),
-                   entropy=entropy_weights(self.logits, self.multilabel), shuffled=self.weights[mixed])
-    oracle = self.logits[range(N), _best_branch(self.logits, self.targets, self.multilabel)]
-    return {n: self.combine(w) for n, w in weights.items()} | dict(zip(self.names, self.logits.unbind(1))) | dict(oracle=oracle)
+    static_K = torch.tensor(self.about.get('static') or [1 / K] * K)
+    mixed = torch.randperm(N, generator=torch.Generator().manual_seed(0))
+    fused = fused_by_rule(self.combine, self.logits, self.weights, self.targets, static_K, self.names, self.multilabel)
+    return fused | dict(shuffled=self.combine(self.weights[mixed]))
 
 # %% ../../nbs/use/10_interpret.ipynb #f088875b
 def _freedom(model):
@@ -206,7 +200,7 @@ class PolicyLog(Callback):
         loss = torch.stack([self.learn.loss_func(o, *y).detach() for o in z.unbind(1)])
         if self.training: return self.seen[True].add(n, loss=loss * n)
         multi = self.learn.core.multilabel
-        hits = torch.stack([torch.tensor(_hits(o, y[0].cpu(), multi).sum()) for o in z.cpu().unbind(1)])
+        hits = torch.stack([torch.tensor(hits_of(o, y[0].cpu(), multi).sum()) for o in z.cpu().unbind(1)])
         w = last['weights'].detach()
         self.seen[False].add(n, loss=loss * n, hits=hits, weight=w.sum(0), entropy=torch.special.entr(w).sum())
 
@@ -781,13 +775,11 @@ def permutation_check(self:AMFLearner,
     return panel.accuracy['policy'] - panel.accuracy['static']
 
 # %% ../../nbs/use/10_interpret.ipynb #027e3dbd
-_COLUMNS = ['accuracy', 'low', 'high', 'nll', 'ece']
-
 @patch
 def panel(self:AMFInterpretation) -> pd.DataFrame: # rows: policy, uniform, static, entropy, branches, oracle
     "Accuracy with its 95% interval, likelihood and calibration of every rule, as `learn.control_panel` gives them."
-    rows = {n: _panel_row(z, self.targets, self.multilabel) for n, z in self.fused.items() if n != 'shuffled'}
-    return pd.DataFrame.from_dict(rows, orient='index', columns=_COLUMNS)
+    shown = {n: z for n, z in self.fused.items() if n != 'shuffled'}
+    return panel_of(shown, self.targets, self.multilabel)
 
 # %% ../../nbs/use/10_interpret.ipynb #1b4b16ff
 @patch
@@ -958,7 +950,10 @@ def shown(self:AMFInterpretation,
     return list(dict.fromkeys(i for r in rows for i in r))[:most]
 
 # %% ../../nbs/use/10_interpret.ipynb #f996a808
-def _thumb(picture, side=72):
+def thumbnail(
+    picture, # uint8 (H, W, 3)
+    side:int=72, # pixels
+) -> np.ndarray: # uint8 (side, side, 3)
     "`picture` inside a white square of `side` pixels, uint8."
     img = Image.fromarray(np.ascontiguousarray(picture))
     img = img.resize([max(1, round(side * s / max(img.size))) for s in img.size], Image.Resampling.BILINEAR)
@@ -974,7 +969,7 @@ _FUSED = ('policy', 'uniform', 'static', 'entropy', 'shuffled', 'oracle')
 def _stored(self:AMFInterpretation):
     "Arrays to store, by name."
     at = [i for i in self.shown() if self.picture(i) is not None]
-    thumbs = np.stack([_thumb(self.picture(i)) for i in at]) if at else np.zeros((0, 72, 72, 3), np.uint8)
+    thumbs = np.stack([thumbnail(self.picture(i)) for i in at]) if at else np.zeros((0, 72, 72, 3), np.uint8)
     res = dict(logits=self.logits, weights=self.weights, targets=self.targets, thumbs=torch.tensor(thumbs), at=torch.tensor(at, dtype=torch.long))
     if self.about.get('fusion') == 'features': res |= {f'fused_{n}': self.fused[n] for n in _FUSED}
     return {k: v.contiguous() for k, v in res.items()}
@@ -996,7 +991,9 @@ def save_parts(
     return Path(folder)
 
 # %% ../../nbs/use/10_interpret.ipynb #4b74ad7e
-def _read_parts(folder):
+def read_parts(
+    folder, # of a run, with what `save_parts` wrote
+) -> tuple: # arrays by name, and the description as a dict
     "Arrays and description from the folder of a run; errors say which file is damaged."
     arrays, info = (Path(folder) / n for n in _PARTS)
     for f in (arrays, info):
@@ -1014,7 +1011,7 @@ def from_run(cls:AMFInterpretation,
     folder, # of a run of `amf_train`, or one that `save_parts` wrote to
 ) -> AMFInterpretation: # with the folder in `path`
     "The interpretation that `save_parts` kept in `folder`."
-    t, c = _read_parts(folder)
+    t, c = read_parts(folder)
     at, thumbs = {int(i): j for j, i in enumerate(t.pop('at'))}, t.pop('thumbs').numpy()
     kept = {n: t.pop(f'fused_{n}') for n in _FUSED if f'fused_{n}' in t}
     fused = {**{n: kept[n] for n in _FUSED[:-1]}, **dict(zip(c['names'], t['logits'].unbind(1))), 'oracle': kept['oracle']} if kept else None

@@ -14,7 +14,7 @@ from html import escape
 from pathlib import Path
 
 from ..files import aside, check_writable, sync
-from .interpret import AMFInterpretation, _read_parts, as_code, one_line
+from .interpret import AMFInterpretation, read_parts, as_code, one_line
 
 # %% ../../nbs/use/60_report.ipynb #ae70536e
 _UNSEEN = ('All numbers below are measured on **{n:,} validation images**. No branch trained on '
@@ -122,7 +122,7 @@ def report_notebook(
     "The notebook that makes the report on the run in `folder`."
     import nbformat as nbf # when a report is made, and not whenever this library is imported
     folder = Path(folder)
-    arrays, info = _read_parts(folder)
+    arrays, info = read_parts(folder)
     md, code = nbf.v4.new_markdown_cell, nbf.v4.new_code_cell
     head = [f'# Report on {_literal(folder.resolve().name)}', _origin(folder, info),
             _honesty(info, len(arrays['targets']))]

@@ -17,7 +17,8 @@ from fastcore.basics import patch
 
 from ..train.cost import macs
 from ..method.fusion import AMFModel
-from ..train.learner import AMFLearner, _panel_row
+from ..train.learner import AMFLearner
+from ..method.controls import panel_row
 from ..method.policy import weights_from_scores
 
 # %% ../../nbs/use/20_routing.ipynb #65ad4c58
@@ -298,7 +299,7 @@ def route_curve(self:AMFLearner,
     costs, y, rows = self.costs(), parts['targets'], []
     for rule in _candidates(costs):
         ran, fused = _replay(m, rule, parts['logits'], parts['weights'])
-        acc, *_, loss, ece = _panel_row(fused, y, m.multilabel)
+        acc, *_, loss, ece = panel_row(fused, y, m.multilabel)
         kind = 'cascade' if isinstance(rule, Cascade) else 'weights'
         rows.append((kind, rule, cost_of(ran, costs), acc, loss, ece))
     names = ['kind', 'rule', 'cost', 'accuracy', 'nll', 'ece']
