@@ -58,11 +58,15 @@ def write_aside(
 ) -> Path: # `path`
     "Let `write` make a file under another name, then rename it; whatever fails leaves `path` as it was."
     path = Path(path)
-    with aside(path) as part:
+    if path.exists() and not path.is_file(): # a device such as /dev/stdout, which is written to and not replaced
+        write(path)
+        return path
+    real = path.resolve() # a link stays a link
+    with aside(real) as part:
         write(part)
         sync(part)
-        os.replace(part, path)
-    sync(path.parent)
+        os.replace(part, real)
+    sync(real.parent)
     return path
 
 # %% ../nbs/05_files.ipynb #13c0bb70
