@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FASHION_VOCAB', 'DEBIAN_FASHION', 'CIFAR10_VOCAB', 'PAPER_DLS', 'image_of', 'label_of', 'OpenImage', 'LabelOf',
-           'AnyImageBlock', 'ItemCache', 'SeededDL', 'TrainAffine', 'default_augs', 'pair_dls', 'array_dls', 'file_dls',
-           'balanced_subset', 'make_sample', 'sample_path', 'fashion_mnist_dls', 'sample_dls', 'aircraft_dls',
-           'dtd_dls', 'cars_dls', 'cifar10_dls', 'paper_dls']
+           'AnyImageBlock', 'ItemCache', 'SeededDL', 'TrainAffine', 'default_augs', 'pair_dls', 'array_pairs',
+           'array_dls', 'file_dls', 'balanced_subset', 'read_fashion', 'make_sample', 'sample_path', 'draw_balanced',
+           'fashion_mnist_dls', 'sample_dls', 'aircraft_dls', 'dtd_dls', 'cars_dls', 'cifar10_dls', 'paper_dls']
 
 # %% ../../nbs/data/30_loaders.ipynb #3f9c62b9
 import contextlib, os, tempfile
@@ -207,8 +207,13 @@ def pair_dls(
     return block.dataloaders(_Pairs([*train, *valid]), bs=bs, seed=seed, cache=cache, **kwargs)
 
 # %% ../../nbs/data/30_loaders.ipynb #76e962c6
-def _array_pairs(x, y, vocab, what):
-    "Pairs of images `x` and the names of classes `y`"
+def array_pairs(
+    x, # uint8 images (N,H,W) or (N,H,W,3)
+    y, # Their classes (N,) as numbers from 0
+    vocab, # Names of the classes
+    what, # What to call the images in messages
+) -> list: # N pairs of an image and the name of its class
+    "Images and the names of their classes"
     x,y = np.asarray(x),np.asarray(y).astype(int)
     if len(x)!=len(y): raise ValueError(f"{len(x)} {what} images and {len(y)} labels: give one label an image")
     if len(y) and not (0<=y.min() and y.max()<len(vocab)):
@@ -231,7 +236,7 @@ def array_dls(
     **kwargs, # Passed to `pair_dls`, such as `multi` and `n_in`
 ):
     "`DataLoaders` of image arrays"
-    train,valid = _array_pairs(x_train, y_train, vocab, 'training'),_array_pairs(x_valid, y_valid, vocab, 'validation')
+    train,valid = array_pairs(x_train, y_train, vocab, 'training'),array_pairs(x_valid, y_valid, vocab, 'validation')
     return pair_dls(train, valid, vocab, Resize(size, method=ResizeMethod.Squish), default_augs(size) if augs is None else augs,
                     bs=bs, seed=seed, num_workers=num_workers, **kwargs)
 
@@ -284,8 +289,11 @@ def _fashion_file(folder, name):
         "Debian's package dataset-fashion-mnist, or call torchvision.datasets.FashionMNIST(folder, download=True), and pass the folder as `path`")
 
 # %% ../../nbs/data/30_loaders.ipynb #1e13a685
-def _read_fashion(folder, split):
-    "Images (N,28,28) and labels (N,) of `split`, 'train' or 't10k'"
+def read_fashion(
+    folder, # With the four Fashion-MNIST files
+    split, # 'train' or 't10k', the test images
+) -> tuple: # uint8 images (N,28,28) and labels (N,)
+    "One half of Fashion-MNIST"
     x,y = (read_idx(_fashion_file(Path(folder), f'{split}-{part}-ubyte')) for part in ('images-idx3','labels-idx1'))
     if len(x)!=len(y): raise ValueError(f"{folder} has {len(x)} {split} images and {len(y)} labels: the files do not belong together")
     return x,y
@@ -301,7 +309,7 @@ def make_sample(
     "Write a class-balanced sample of Fashion-MNIST; the same arguments give the same bytes"
     dest = Path(dest); dest.mkdir(parents=True, exist_ok=True)
     for split,n in (('train',n_train), ('t10k',n_test)):
-        x,y = _read_fashion(source, split)
+        x,y = read_fashion(source, split)
         idx = balanced_subset(y, n, seed)
         write_idx(dest/f'{split}-images-idx3-ubyte.gz', x[idx])
         write_idx(dest/f'{split}-labels-idx1-ubyte.gz', y[idx])
@@ -312,8 +320,13 @@ def sample_path():
     return Path(str(files('amf_nb')))/'sample'
 
 # %% ../../nbs/data/30_loaders.ipynb #6ee85576
-def _draw(x, y, n, seed):
-    "All of `x`, `y`, or a balanced draw of `n`"
+def draw_balanced(
+    x, # Images (N, ..)
+    y, # Their labels (N,)
+    n, # Images to draw; None takes all, as they are
+    seed, # Makes the draw repeatable
+) -> tuple: # images (n, ..) and labels (n,)
+    "As many images of every class"
     if n is None: return x,y
     idx = balanced_subset(y, n, seed)
     return x[idx],y[idx]
@@ -342,7 +355,7 @@ def fashion_mnist_dls(
     if download and path is None: raise ValueError("`download`=True needs `path`: give the folder to download into")
     path = DEBIAN_FASHION if path is None else Path(path)
     if download: _fetch(FashionMNIST, path, download=True)
-    (x_train,y_train),(x_valid,y_valid) = (_draw(*_read_fashion(path, s), n, seed) for s,n in (('train',n_train), ('t10k',n_valid)))
+    (x_train,y_train),(x_valid,y_valid) = (draw_balanced(*read_fashion(path, s), n, seed) for s,n in (('train',n_train), ('t10k',n_valid)))
     return array_dls(x_train, y_train, x_valid, y_valid, FASHION_VOCAB, size=size, bs=bs, seed=seed, **kwargs)
 
 # %% ../../nbs/data/30_loaders.ipynb #376421b2
@@ -447,7 +460,7 @@ def cifar10_dls(
 ):
     "CIFAR-10 in its official split, read from the Python or the binary form"
     if download: _fetch(CIFAR10, path, download=True)
-    (x_train,y_train),(x_valid,y_valid) = (_draw(*xy, n, seed) for xy,n in zip(_read_cifar(path), (n_train,n_valid)))
+    (x_train,y_train),(x_valid,y_valid) = (draw_balanced(*xy, n, seed) for xy,n in zip(_read_cifar(path), (n_train,n_valid)))
     return array_dls(x_train, y_train, x_valid, y_valid, CIFAR10_VOCAB, size=size, bs=bs, seed=seed, **kwargs)
 
 # %% ../../nbs/data/30_loaders.ipynb #15f263fc

@@ -42,9 +42,9 @@ from scipy import stats
 from tqdm import tqdm
 
 from .baselines import deep_ensemble, feature_extraction_learner, l2_sp_learner, spottune_learner, standard_learner, tune_lr
-from .. import cost # gives learners `feature_cache`
+from ..train import cost # gives learners `feature_cache`
 from ..use.collapse import branch_soup
-from ..data.loaders import (DEBIAN_FASHION, FASHION_VOCAB, PAPER_DLS, _array_pairs, _draw, _read_fashion, array_dls, balanced_subset, paper_dls, sample_path)
+from ..data.loaders import (DEBIAN_FASHION, FASHION_VOCAB, PAPER_DLS, array_pairs, draw_balanced, read_fashion, array_dls, balanced_subset, paper_dls, sample_path)
 from ..files import check_makeable, locked, peak_memory_mb, write_aside
 from ..use.interpret import for_figure, one_line, paired_test
 from ..train.learner import amf_learner, AMFLearner, fuse_learners
@@ -97,7 +97,7 @@ def array_data(
     "Arrays of images as `BenchData`."
     x, y = train
     dls = array_dls(x, y, x[:10], y[:10], vocab, size=size, bs=bs, seed=seed, **kwargs)
-    return BenchData(dls, lambda: (_array_pairs(*(test() if callable(test) else test), vocab, 'test'), groups))
+    return BenchData(dls, lambda: (array_pairs(*(test() if callable(test) else test), vocab, 'test'), groups))
 
 # %% ../../nbs/study/20_bench.ipynb #e079ef4b
 def dls_data(
@@ -154,7 +154,7 @@ def register_data(
 # %% ../../nbs/study/20_bench.ipynb #16290f3f
 def _fashion(folder, seed, n, n_test, size, bs, **kwargs):
     "Fashion-MNIST under `folder`; `n` training images drawn by `seed`, and always the same `n_test` test images; None takes all."
-    return array_data(_draw(*_read_fashion(folder, 'train'), n, seed), lambda: _draw(*_read_fashion(folder, 't10k'), n_test, 0),
+    return array_data(draw_balanced(*read_fashion(folder, 'train'), n, seed), lambda: draw_balanced(*read_fashion(folder, 't10k'), n_test, 0),
                       FASHION_VOCAB, seed, size=size, bs=bs, **kwargs)
 
 # %% ../../nbs/study/20_bench.ipynb #c90f9fda
@@ -214,7 +214,7 @@ def spectrum(
     return (255 * f / f.max((1, 2), keepdims=True)).astype(np.uint8)
 
 # %% ../../nbs/study/20_bench.ipynb #9e282b96
-def _pool(folder, split, n, seed): return _draw(*_read_fashion(folder, split), n, seed)
+def _pool(folder, split, n, seed): return draw_balanced(*read_fashion(folder, split), n, seed)
 
 @register_data('far-near')
 def far_near_data(
@@ -281,7 +281,7 @@ def departments_data(
 ) -> BenchData: # with `sources` and `pooled`; a group for each department
     "One catalogue, and two teams that have seen one department each."
     folder = DEBIAN_FASHION if path is None else Path(path)
-    x, y = _read_fashion(folder, 'train')
+    x, y = read_fashion(folder, 'train')
     order = np.random.default_rng(seed).permutation(len(y))
     mix, rest = order[:n_mix], order[n_mix:]
     own = {d: rest[np.isin(y[rest], c)][:n] for d, c in DEPARTMENTS.items()}

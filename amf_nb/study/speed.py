@@ -37,11 +37,11 @@ from fastcore.basics import noop, patch
 from PIL import Image
 from torch import nn
 
-from ..method.backbones import _package, create_backbone
+from ..method.backbones import weights_package, create_backbone
 from .bench import _lookup, _md, _read_lines, _records, _silent, _versions
 from ..method.branches import Branch, Trunk, create_head, plan_stages
 from ..train.cost import fold_bn
-from ..data.loaders import FASHION_VOCAB, _read_fashion, array_dls, sample_path
+from ..data.loaders import FASHION_VOCAB, read_fashion, array_dls, sample_path
 from ..files import check_makeable, locked, peak_memory_mb, write_aside
 from ..method.fusion import AMFModel
 from ..train.learner import AMFLearner, amf_learner, branch_learner
@@ -99,14 +99,14 @@ def speed_dls(
 ): # `DataLoaders`, order and augmentation always the same
     "The shipped sample as often as it takes to have `n` training images."
     if n < bs or n % bs: raise ValueError(f'`n`={n} is no multiple of `bs`={bs}: fastai leaves out the last batch if it is not full')
-    x, y = _read_fashion(sample_path(), 'train')
+    x, y = read_fashion(sample_path(), 'train')
     i = np.arange(n) % len(x)
     return array_dls(x[i], y[i], x[:10], y[:10], FASHION_VOCAB, size=size, bs=bs, seed=0)
 
 # %% ../../nbs/study/30_speed.ipynb #de54015b
 def _write_pngs(folder, n):
     "The images of `speed_dls` as files `train/CLASS/NUMBER.png` and `valid/..`."
-    x, y = _read_fashion(sample_path(), 'train')
+    x, y = read_fashion(sample_path(), 'train')
     for part, count in (('train', n), ('valid', 10)):
         for i in range(count):
             file = folder / part / str(y[i % len(x)]) / f'{i}.png'
@@ -114,7 +114,7 @@ def _write_pngs(folder, n):
             Image.fromarray(x[i % len(x)]).save(file)
 
 # %% ../../nbs/study/30_speed.ipynb #1413fff1
-def _have_weights(arch): return bool(_package(arch) and importlib.util.find_spec(_package(arch)))
+def _have_weights(arch): return bool(weights_package(arch) and importlib.util.find_spec(weights_package(arch)))
 
 class Rig(contextlib.ExitStack):
     "Makes the learners of a measurement; a context, at whose end caches and image files go."
@@ -289,7 +289,7 @@ def _whole(arch=ARCH, n=1984, size=64, bs=64, rounds=2, views=2, epochs=3, cases
 # %% ../../nbs/study/30_speed.ipynb #19eda61f
 def _test_dl(learn, n_test):
     "The first `n_test` test images of the sample, with labels."
-    x, y = _read_fashion(sample_path(), 't10k')
+    x, y = read_fashion(sample_path(), 't10k')
     return learn.dls.test_dl([(x[i], FASHION_VOCAB[y[i]]) for i in range(n_test)], with_labels=True)
 
 # %% ../../nbs/study/30_speed.ipynb #bbf1ff05
