@@ -35,8 +35,6 @@ from fastcore.docments import docments
 from tqdm import tqdm
 
 from .method.backbones import create_backbone
-from .study.bench import (PRESETS, _frame, _run_all, _versions, bench_table, cell_key, plot_bench,
-                          preset_cells, read_bench)
 from .data.loaders import sample_dls
 from .use.saving import check_savable, load_amf
 from .train.devices import alone, by_first, share_of_batch, whole_group
@@ -48,7 +46,9 @@ from .use.interpret import AMFInterpretation, PolicyLog, one_line, save_parts
 from .train.learner import amf_learner
 from .use.report import write_report
 from .train.resume import Checkpoints
+from .study.cells import PRESETS, cell_key, package_versions, preset_cells, read_bench, run_cells
 from .study.speed import SECTIONS, plot_speed, run_speed, speed_table
+from .study.tables import bench_table, plot_bench
 from .method.strategies import resolve_strategies
 
 # %% ../nbs/95_cli.ipynb #fd8c4232
@@ -162,7 +162,7 @@ def _begin(args):
     out = _run_folder(args['out'], stem)
     check_makeable(_unfinished(out), 'out').mkdir(parents=True)
     args = _from_anywhere(args)
-    config = dict(command=_command(args), args=args, versions=_versions())
+    config = dict(command=_command(args), args=args, versions=package_versions())
     _write_json(_unfinished(out) / 'config.json', config)
     return out
 
@@ -412,7 +412,7 @@ def _resumed(run, args):
     if not file.is_file():
         raise FileNotFoundError(f'{given} is no run that was interrupted: there is no {file}')
     config = json.loads(file.read_text())
-    if (now := _versions()) != config['versions']:
+    if (now := package_versions()) != config['versions']:
         warnings.warn(f'{run} was begun with {config["versions"]}, this is {now}: '
                       'the result may differ in the last digits')
     return out, {k: v for k, v in plain.items() if k in args} | config['args']
@@ -557,11 +557,9 @@ def bench_run(
 ) -> int: # exit code: 0, or 1 if cells failed
     "Train every data set with every method and seed of a preset, score each once, and print the table."
     cells = preset_cells(preset, seeds)
-    failed = _run_all(cells, Path(out), workers, path, ray=ray)
-    keys = {cell_key(c) for c in cells}
-    frame = read_bench(out, keys) if (Path(out) / 'records.jsonl').exists() else _frame([])
+    frame, failed = run_cells(cells, out, workers, path, ray=ray)
     print(f'\n{bench_table(frame)}')
-    elsewhere = keys - {*frame.key, *failed}
+    elsewhere = {cell_key(c) for c in cells} - {*frame.key, *failed}
     if elsewhere: print(f'\n{len(elsewhere)} cells are being run by another process: `amf_bench table {out}` shows them when they are done')
     _say_failed(failed, Path(out))
     return int(bool(failed))

@@ -20,8 +20,10 @@ __all__ = ['Backbone', 'create_backbone', 'stage_table', 'branch_soup', 'deep_en
 from .method.backbones import Backbone, create_backbone, stage_table
 from .study.baselines import (deep_ensemble, feature_extraction_learner, l2_sp_learner, SpotTune, SpotTuneLearner, spottune_learner,
                               standard_learner, tune_lr)
-from .study.bench import (array_data, bench_cell, bench_cells, bench_table, BenchData, plot_bench, policy_gain, read_bench, read_groups,
-                          read_predictions, register_data, register_method, run_bench)
+from .study.testbeds import array_data, BenchData, register_data
+from .study.methods import register_method
+from .study.cells import bench_cell, bench_cells, read_bench, read_groups, read_predictions, run_bench
+from .study.tables import bench_table, plot_bench, policy_gain
 
 # %% ../nbs/00_core.ipynb #d3d1a49d
 from .method.branches import Branch, Trunk, create_branch

@@ -7,11 +7,12 @@ import argparse, json, time
 from dataclasses import asdict
 from pathlib import Path
 
-from amf_nb.study.bench import _data, _lookup, _silent
 from amf_nb.core import amf_learner
 from amf_nb.use.collapse import student_of
 from amf_nb.method.fusion import nll
 from amf_nb.method.controls import calibration_error
+from amf_nb.study.methods import silence
+from amf_nb.study.testbeds import fashion_data
 
 RECORDS, EPOCHS = Path(__file__).with_suffix('.jsonl'), 6
 
@@ -24,7 +25,7 @@ def told(curve): return [r | dict(rule=asdict(r['rule'])) for r in curve.to_dict
 
 def run(seed, budgets=(0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.5)):
     "One record: dense, routed by budget, collapsed."
-    start, data = time.perf_counter(), _lookup(_data, 'data', 'fashion-3k')(seed)
+    start, data = time.perf_counter(), fashion_data(seed)
     learn = amf_learner(data.dls, seed=seed)
     learn.fine_tune(EPOCHS)
     test = data.test_dl(learn)
@@ -52,6 +53,6 @@ if __name__ == '__main__':
     done = [json.loads(l)['seed'] for l in RECORDS.read_text().splitlines()] if RECORDS.exists() else []
     for seed in a.seeds:
         if seed in done: continue
-        with _silent(): r = run(seed)
+        with silence(): r = run(seed)
         with RECORDS.open('a') as f: print(json.dumps(r), file=f)
         print(seed, *(f"{100 * v['accuracy']:6.2f} {v['nll']:.4f} cost {v['cost']:.2f}  {n}" for n, v in r['rows'].items()), sep='\n', flush=True)

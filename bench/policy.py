@@ -14,13 +14,14 @@ from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
 from torch import nn
 
-from amf_nb.study.bench import _lookup, _data, _silent, fuse_method
 from amf_nb.core import amf_learner, fuse
 from amf_nb.data.loaders import DEBIAN_FASHION, read_idx, write_idx
 from amf_nb.method.fusion import fit_policy, fit_static, nll, shrink_static
 from amf_nb.train.splits import items_at, loader_over
 from amf_nb.method.controls import calibration_error
 from amf_nb.method.policy import TrunkPolicy, create_policy, weights_from_scores
+from amf_nb.study.methods import fuse_method, silence
+from amf_nb.study.testbeds import DATA_SETS
 
 RECORDS = Path(__file__).with_suffix('.jsonl')
 SETS = {'fashion-3k': dict(n=2000, n_test=4000), 'far-near': dict(n_test=4000), 'sources': {}, 'departments': {}}
@@ -55,8 +56,8 @@ class Joint(Callback):
 
 def train(name, seed, folder, epochs=6, joint=None):
     "The learner, its data, and what was said at first sight."
-    data, first = _lookup(_data, 'data', name)(seed, path=folder, **SETS[name]), FirstSight()
-    with _silent():
+    data, first = DATA_SETS[name](seed, path=folder, **SETS[name]), FirstSight()
+    with silence():
         if hasattr(data, 'sources'): return fuse_method(data, seed, epochs)[0], data, None
         learn = amf_learner(data.dls, seed=seed)
         if joint is None: learn.fine_tune(epochs, cbs=first)
@@ -148,7 +149,7 @@ def run(name, seed, folder):
     keys = ('logits', 'weights', 'inputs')
     test = learn.gather_parts(data.test_dl(learn), keys)
     own = None if hasattr(data, 'sources') else learn.gather_parts(learn.dls.train.new(shuffle=False, drop_last=False), keys)
-    with _silent(): crossed = None if own is None else cross_fit(learn, data, seed)
+    with silence(): crossed = None if own is None else cross_fit(learn, data, seed)
     fused, y = ways(learn, learn.held, test, own, first, crossed), test['targets']
     if not hasattr(data, 'sources'):
         for balance in (0., 1.):

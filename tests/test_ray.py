@@ -13,7 +13,8 @@ import torch
 
 ray = pytest.importorskip('ray')
 
-from amf_nb.study.bench import bench_cell, bench_cells, read_predictions, register_method, run_bench, run_cells_ray, standard_method
+from amf_nb.study.cells import bench_cell, bench_cells, read_predictions, run_bench, run_cells_ray
+from amf_nb.study.methods import register_method, standard_method
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__]) # workers cannot import this file
 small = dict(arch='test_efficientnet', pretrained=False, data_options=dict(n=40, n_test=50, size=32, bs=8), epochs=1)

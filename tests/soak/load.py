@@ -142,9 +142,9 @@ def main():
         with tempfile.TemporaryDirectory() as tmp:
             print(json.dumps(predict(Path(tmp), a.n) if a.part == 'predict' else start(Path(tmp), a.n, a.profile)))
         return 0
-    from amf_nb.study.bench import _versions
+    from amf_nb.study.cells import package_versions
     command = f'python tests/soak/load.py --images {a.images} --files {a.files}'
-    res = dict(command=command, limits=limits, versions=_versions(), machine=platform.machine(), threads=1,
+    res = dict(command=command, limits=limits, versions=package_versions(), machine=platform.machine(), threads=1,
                predict=run_part('predict', a.images, a.profile), start=run_part('start', a.files, a.profile))
     bad = [f'{k}: {v} is above {limits[k]}' for k, v in dict(grown_mb=res['predict']['grown_mb'], one_call_mb=res['predict']['one_call_mb'],
                                                           start_s_per_1000=res['start']['s_per_1000'] if a.files >= 10_000 else 0).items() if v > limits[k]]
