@@ -19,7 +19,7 @@ __all__ = ['Backbone', 'create_backbone', 'stage_table', 'branch_soup', 'deep_en
 # %% ../nbs/00_core.ipynb #46f66b13
 from .method.backbones import Backbone, create_backbone, stage_table
 from .study.baselines import (deep_ensemble, feature_extraction_learner, l2_sp_learner, SpotTune, SpotTuneLearner, spottune_learner,
-                              standard_learner, tune_lr)
+                              tune_lr)
 from .study.testbeds import array_data, BenchData, register_data
 from .study.methods import register_method
 from .study.cells import bench_cell, bench_cells, read_bench, read_groups, read_predictions, run_bench
@@ -40,7 +40,7 @@ from .data.folders import image_dls
 from .method.fusion import AMFModel, create_amf_model, entropy_weights, fit_static, fuse
 from .train.guard import BranchGuard
 from .use.interpret import AMFInterpretation, PolicyLog, paired_test
-from .train.learner import AMFLearner, amf_learner, branch_learner, fuse_learners
+from .train.learner import AMFLearner, amf_learner, branch_learner, fuse_learners, standard_learner
 from .method.policy import CNNPolicy, ModulePolicy, TrunkPolicy, create_policy
 from .use.report import write_report
 from .train.resume import Checkpoints

@@ -16,11 +16,11 @@ from fastai.data.core import DataLoaders
 from fastai.learner import defaults
 
 from ..method.strategies import Strategy
-from .baselines import (deep_ensemble, feature_extraction_learner, l2_sp_learner,
-                                    spottune_learner, standard_learner, tune_lr)
+from .baselines import deep_ensemble, feature_extraction_learner, l2_sp_learner
+from .baselines import spottune_learner, tune_lr
 from .testbeds import BenchData, Registry
 from ..train import cost # gives learners `feature_cache`
-from ..train.learner import amf_learner, fuse_learners
+from ..train.learner import amf_learner, fuse_learners, standard_learner
 from ..use.collapse import branch_soup
 
 # %% ../../nbs/study/30_methods.ipynb #2cc1f415

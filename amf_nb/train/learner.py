@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['amf_groups', 'amf_splitter', 'core_of', 'BranchLoss', 'StrategyRates', 'AMFLearner', 'GatherParts', 'ReleaseHoldout',
-           'add_normalize', 'own_loaders', 'targets_kind', 'amf_learner', 'branch_learner', 'Renorm', 'fuse_learners']
+           'add_normalize', 'own_loaders', 'targets_kind', 'amf_learner', 'branch_learner', 'standard_learner',
+           'Renorm', 'fuse_learners']
 
 # %% ../../nbs/train/40_learner.ipynb #d20ee5c2
 import copy
@@ -574,6 +575,15 @@ def branch_learner(
 ) -> AMFLearner: # an ordinary fastai Learner
     "A Learner that fine-tunes `arch` under one strategy."
     return amf_learner(dls, arch, [get_strategy(strategy)], policy=None, **kwargs)
+
+# %% ../../nbs/train/40_learner.ipynb #07d1a8c7
+def standard_learner(
+    dls, # `DataLoaders`
+    arch='tf_efficientnet_lite0', # as in `create_backbone`
+    **kwargs, # as in `amf_learner`, except `strategies` and `policy`
+) -> AMFLearner: # an ordinary fastai Learner with one branch
+    "Ordinary fine-tuning: the baseline for the same `dls` and `arch`."
+    return branch_learner(dls, arch, 'standard', **kwargs)
 
 # %% ../../nbs/train/40_learner.ipynb #9f927672
 class Renorm(nn.Module):
