@@ -19,7 +19,7 @@ from fastai.data.core import DataLoaders
 from fastai.data.transforms import CategoryMap, IndexSplitter, IntToFloatTensor, ToTensor
 from fastai.losses import (BCEWithLogitsLossFlat, CrossEntropyLossFlat, FocalLoss, FocalLossFlat,
                            LabelSmoothingCrossEntropy, LabelSmoothingCrossEntropyFlat, MSELossFlat)
-from fastai.metrics import accuracy
+from fastai.metrics import AccumMetric, accuracy
 from fastai.torch_core import set_seed
 from fastai.vision.augment import Normalize, Resize
 from fastai.vision.core import PILImage, PILImageBW
@@ -572,3 +572,27 @@ def test_mixed_precision_on_the_processor(precision):
     learn = getattr(make(toy_dls()), precision)()
     trained(learn)
     assert learn.control_panel().notna().all().all() and learn.predict(toy_images(1)[0][0])[2].sum() == pytest.approx(1, abs=1e-4)
+
+
+def test_metrics_of_the_user_are_not_asked_about_the_hold_out():
+    seen = []
+    def classes(pred, target):
+        "Fails where a class is missing, as metrics of scikit-learn do."
+        seen.append(len(target))
+        assert len(target.unique()) == 3, 'a class is missing'
+        return 1.
+    learn = toy_learner(metrics=AccumMetric(classes, flatten=False))
+    learn.fine_tune(2, holdout=0.05)  # three images, and not of every class
+    assert set(seen) == {32} and learn.held is not None
+    learn.control_panel()
+    assert set(seen) == {32} and [m.name for m in learn.metrics] == ['classes']
+
+
+@pytest.mark.parametrize('epochs', [0, -1, 1.5, '3'])
+def test_epochs_that_train_nothing_are_refused(epochs):
+    with pytest.raises(ValueError, match='`epochs`'): toy_learner().fine_tune(epochs)
+
+
+def test_what_is_no_learner_is_not_joined():
+    for wrong in ('export.pkl', nn.Linear(2, 2)):
+        with pytest.raises(TypeError, match='`learners` has a'): fuse_learners([wrong])

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['amf_groups', 'amf_splitter', 'core_of', 'BranchLoss', 'StrategyRates', 'AMFLearner', 'GatherParts', 'ReleaseHoldout',
-           'add_normalize', 'own_loaders', 'targets_kind', 'amf_learner', 'branch_learner', 'standard_learner',
-           'Renorm', 'fuse_learners']
+           'add_normalize', 'own_loaders', 'targets_kind', 'check_options', 'amf_learner', 'branch_learner',
+           'standard_learner', 'Renorm', 'fuse_learners']
 
 # %% ../../nbs/train/40_learner.ipynb #d20ee5c2
 import copy
@@ -21,6 +21,7 @@ from fastai.callback.schedule import Learner
 from fastai.callback.training import GradientAccumulation
 from fastai.data.core import DataLoaders
 from fastai.data.transforms import get_c
+from fastai.learner import Metric
 from fastai.metrics import accuracy, accuracy_multi
 from fastai.torch_core import maybe_gather, set_seed
 from fastai.vision.augment import Normalize
@@ -289,11 +290,13 @@ def gather_parts(self:AMFLearner,
 ) -> dict: # tensors over all N images, and `targets` where there are any
     "Parts of the model's output over `dl`, in its order."
     dl, cb, m = self.loader(dl), GatherParts(keys), self.core
-    rule = m.routing
+    rule, metrics = m.routing, self.metrics
     if not routed: m.routing = None
+    self.metrics = [] # nobody reads them here, and some fail where a class has no image
     try:
-        with self.keep_history(), self.validation_context(cbs=[cb], inner=inner): self._do_epoch_validate(dl=dl.new(shuffle=False, drop_last=False))
-    finally: m.routing, m.last = rule, None
+        with self.keep_history(), self.validation_context(cbs=[cb], inner=inner):
+            self._do_epoch_validate(dl=dl.new(shuffle=False, drop_last=False))
+    finally: m.routing, m.last, self.metrics = rule, None, metrics
     parts = {k: _everywhere(self.dl, torch.cat([r[k] for r in cb.rows])) for k in cb.rows[0]}
     if labels and not cb.targets:
         raise ValueError('`dl` has images without labels: give one that has them, such as '
@@ -309,7 +312,7 @@ def gather_parts(self:AMFLearner,
 # %% ../../nbs/train/40_learner.ipynb #46386dec
 @patch
 def predict(self:AMFLearner,
-    item, # an image, in any form that `dls` read
+    item, # an image, in any form that `dls` read; one that fastai has opened already is taken as it is, unturned
     rm_type_tfms=None, # as in fastai: how many of the first transforms to leave out
     with_input:bool=False, # also return the image as the model saw it
 ) -> tuple: # the class, its number or numbers, and the probabilities (C,)
@@ -426,6 +429,8 @@ def fine_tune(self:AMFLearner,
 ):
     """Train the branches by one cycle and fit the policy on held-out training images on the way.
     For branches that were trained before no image is unseen: then the policy is left alone."""
+    if not isinstance(epochs, (int, np.integer)) or epochs < 1:
+        raise ValueError(f'`epochs`={epochs!r}: give a whole number of passes, at least 1')
     self.check_training()
     if self.seed is not None: set_seed(self.seed)
     self.unfreeze()
@@ -521,13 +526,36 @@ def targets_kind(
     n_out:int, # classes; None reads them from `dls`
 ) -> tuple:
     "(classes, multilabel) of `dls`; `ValueError` where they cannot be told or there is one class."
-    n_out = n_out or get_c(dls)
+    have = get_c(dls)
+    n_out = n_out or have
     if not n_out: raise ValueError('`n_out` could not be read from `dls`: pass the number of classes')
     lf = loss_func if loss_func is not None else getattr(dls.train_ds, 'loss_func', None)
     multi = Expected.of(dls).multilabel
     if multi is None: multi = bool(loss_labels(lf))
     if n_out < 2 and not multi: raise ValueError(f'`dls` has {n_out} class: a classifier needs at least two')
+    if have and n_out != have: raise ValueError(f'`n_out`={n_out}, and `dls` have {have} classes: leave `n_out` out')
     return n_out, multi
+
+# %% ../../nbs/train/40_learner.ipynb #543a1717
+def _is_number(value): return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+
+def check_options(
+    dls, # as for `amf_learner`
+    metrics, # the same
+    p, # the same
+    lr, # the same
+    n_out, # the same
+):
+    "`TypeError` or `ValueError` that names an argument of `amf_learner` which cannot be right."
+    if not isinstance(dls, DataLoaders):
+        raise TypeError(f'`dls` is a {type(dls).__name__}: give `DataLoaders`, such as `image_dls(folder)` makes')
+    odd = [m for m in L(metrics) if not callable(m) and not isinstance(m, Metric)]
+    if odd: raise TypeError(f'`metrics` has {odd[0]!r}, which is no function: give functions, such as `accuracy`')
+    if not (_is_number(p) and 0 <= p < 1):
+        raise ValueError(f'`p`={p!r}: give the share of features that dropout leaves out, at least 0 and below 1')
+    if not (_is_number(lr) and 0 < lr < np.inf): raise ValueError(f'`lr`={lr!r}: give a learning rate above 0')
+    if n_out is not None and not (isinstance(n_out, (int, np.integer)) and n_out > 0):
+        raise ValueError(f'`n_out`={n_out!r}: give a whole number of classes, or leave it out')
 
 # %% ../../nbs/train/40_learner.ipynb #e928e3ca
 def amf_learner(
@@ -548,6 +576,7 @@ def amf_learner(
     **kwargs, # what `Learner` takes
 ) -> AMFLearner: # an ordinary fastai Learner
     "A Learner that fine-tunes `arch` under several strategies at once, fused by a policy network."
+    check_options(dls, metrics, p, lr, n_out)
     n_out, multi = targets_kind(dls, kwargs.get('loss_func'), n_out)
     if kwargs.get('loss_func') is not None:
         kwargs['loss_func'] = classifier_loss(kwargs['loss_func'], multi)
@@ -611,6 +640,9 @@ def fuse_learners(
     "An AMF learner whose branches are the models of `learners`, as they are."
     learners = list(learners)
     if not learners: raise ValueError('`learners` is empty: give at least one trained Learner')
+    other = next((l for l in learners if not isinstance(l, Learner)), None)
+    if other is not None:
+        raise TypeError(f'`learners` has a {type(other).__name__}: give fastai Learners; `load_learner` opens an exported one')
     dls, vocabs = learners[0].dls, [list(l.dls.vocab) for l in learners]
     odd = [i for i, v in enumerate(vocabs) if v != vocabs[0]]
     if odd: raise ValueError(f'`learners` {odd} were trained for other classes than the first: {vocabs[odd[0]][:5]} against {vocabs[0][:5]}')

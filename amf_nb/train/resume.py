@@ -317,7 +317,7 @@ def _check_identity(self:Checkpoints, then):
     odd = [_said.get(k, f'{k}: {then[k]} there, {now[k]} here') for k in odd]
     if odd:
         raise ValueError(f'`folder`={str(self.folder)!r} is of another fit ({"; ".join(odd)}): '
-                         'call the same fit, or give another folder')
+                         'put back what was changed and call the same fit, or begin a new one in another folder')
 
 @patch
 def _go_on(self:Checkpoints, state):
