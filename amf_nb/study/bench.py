@@ -46,7 +46,8 @@ from .. import cost # gives learners `feature_cache`
 from ..use.collapse import branch_soup
 from ..data.loaders import (DEBIAN_FASHION, FASHION_VOCAB, PAPER_DLS, _array_pairs, _draw, _read_fashion, array_dls, balanced_subset, paper_dls, sample_path)
 from ..files import check_makeable, locked, peak_memory_mb, write_aside
-from ..use.interpret import for_figure, one_line, paired_test
+from ..use.evidence import paired_test
+from ..use.names import for_figure, one_line
 from ..train.learner import amf_learner, AMFLearner, fuse_learners
 from ..method.controls import panel_row
 from ..train.splits import items_at
