@@ -42,7 +42,9 @@ from .files import check_makeable, check_writable, locked, peak_memory_mb, write
 from .data.folders import image_dls
 from .train.guard import BranchGuard
 from .data.images import check_images, find_images
-from .use.interpret import AMFInterpretation, PolicyLog, one_line, save_parts
+from .use.evidence import PolicyLog
+from .use.interpret import AMFInterpretation, save_parts
+from .use.names import one_line
 from .train.learner import amf_learner
 from .use.report import write_report
 from .train.resume import Checkpoints

@@ -39,7 +39,8 @@ from .data.folders import image_dls
 # %% ../nbs/00_core.ipynb #01fff8f7
 from .method.fusion import AMFModel, create_amf_model, entropy_weights, fit_static, fuse
 from .train.guard import BranchGuard
-from .use.interpret import AMFInterpretation, PolicyLog, paired_test
+from .use.evidence import PolicyLog, paired_test
+from .use.interpret import AMFInterpretation
 from .train.learner import AMFLearner, amf_learner, branch_learner, fuse_learners, standard_learner
 from .method.policy import CNNPolicy, ModulePolicy, TrunkPolicy, create_policy
 from .use.report import write_report

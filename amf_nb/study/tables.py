@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..use.interpret import for_figure, one_line
+from ..use.names import for_figure, one_line
 
 # %% ../../nbs/study/50_tables.ipynb #679069a4
 def mean_interval(

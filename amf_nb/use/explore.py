@@ -22,7 +22,8 @@ from PIL import Image
 
 from .saving import load_amf
 from ..method.fusion import fuse
-from .interpret import AMFInterpretation, branch_colors, for_figure, one_line, thumbnail
+from .interpret import AMFInterpretation, thumbnail
+from .names import branch_colors, for_figure, one_line
 from ..method.controls import hits_of
 from ..train.learner import AMFLearner
 from ..method.controls import interval_of
@@ -163,7 +164,7 @@ def image_html(self:Fusing,
               escape(r['answer']) if r['ran'] else 'left out', f'{r["truth"]:.2f}' if r['ran'] else '') for r in self.about_image(i, state)]
     rows = ['<tr>' + ''.join(f'{td}{c}</td>' for c in row) + '</tr>' for row in cells]
     head = ''.join(f'<th style="padding:1px 8px;text-align:left">{h}</th>' for h in ('', 'weight', '', 'answer', 'probability of the truth'))
-    name = f'<b>image {i}: {escape(self.interp._label(i))}</b>'
+    name = f'<b>image {i}: {escape(self.interp.label_of(i))}</b>'
     return f'<div>{_img(self.interp.picture(i))}{name}</div><table style="clear:both;line-height:20px"><tr>{head}</tr>{"".join(rows)}</table>'
 
 # %% ../../nbs/use/70_explore.ipynb #50528a8e

@@ -14,7 +14,8 @@ from html import escape
 from pathlib import Path
 
 from ..files import aside, check_writable, sync
-from .interpret import AMFInterpretation, read_parts, as_code, one_line
+from .interpret import AMFInterpretation, read_parts
+from .names import as_code, one_line
 
 # %% ../../nbs/use/60_report.ipynb #ae70536e
 _UNSEEN = ('All numbers below are measured on **{n:,} validation images**. No branch trained on '
