@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .loaders import file_dls
-from .images import check_images, find_files, image_suffixes, is_hidden
+from .loaders import check_count, check_keywords, file_dls, pair_dls
+from .images import broken_link, check_images, find_files, find_images, image_suffixes, is_hidden
 
 # %% ../../nbs/data/50_folders.ipynb #dc3fb0e0
 def clean_label(
@@ -59,8 +59,9 @@ def _tops(path):
     "Top folder below `path` to its files, '' to the files beside them; refuses links to nothing"
     tops = {d.name: [] for d in sorted(path.iterdir()) if d.is_dir() and not is_hidden(d.name)}
     files = find_files(path)
-    dead = [f for f in {*files} - {*_images(files)} if f.is_symlink() and not f.exists()]
-    if dead: raise FileNotFoundError(f"links that lead nowhere: {_some(dead)}. Mend or delete them")
+    images = {*_images(files)}
+    dead = [f'{f} ({why})' for f in files if f not in images and (why := broken_link(f))]
+    if dead: raise FileNotFoundError(f"links without a file: {_some(dead)}. Mend or delete them")
     for f in files:
         parts = f.relative_to(path).parts
         tops.setdefault(parts[0] if len(parts)>1 else '', []).append(f)
@@ -82,11 +83,17 @@ def _check_tops(root, tops):
         warnings.warn(f"left out {len(rest)} files without the ending of an image: {_some(rest)}")
 
 # %% ../../nbs/data/50_folders.ipynb #06fa737e
+_system = re.compile(r'\.(ipynb_checkpoints|thumb.*|trash.*|cache|git|svn|venv)', re.IGNORECASE)
+
 def _class_pairs(root, held=None):
     "Pairs (path, class) of the images below `root` but not `held`; the first folder is the class"
     tops = {n: files for n, files in _tops(root).items() if root/n!=held}
     if held: tops = {n: [f for f in files if held not in f.parents] for n, files in tops.items()}
     _check_tops(root, tops)
+    hidden = [d for d in sorted(root.iterdir()) if d.name.startswith('.') and d.is_dir()
+              and not _system.fullmatch(d.name) and find_images(d)]
+    if hidden: warnings.warn(f"left out hidden folders with images: {_some(hidden)}. Rename those "
+                             "that are classes")
     return [(f, clean_label(name)) for name, files in tops.items() if name for f in _images(files)]
 
 # %% ../../nbs/data/50_folders.ipynb #2cf668e4
@@ -273,7 +280,10 @@ def _filled(row): return max(i+1 for i, v in enumerate(row) if v.strip())
 def _read_table(file, label_delim=None):
     "The `_Table` in `file`, with a header, if there is one, still among its rows"
     text = _csv_text(file)
-    found = list(_csv_rows(text, _separator(text, label_delim))) if text.strip() else []
+    said = re.match(r'"?sep=(.)"?(?=[\r\n])', text, re.IGNORECASE) # Excel's way to name it
+    if said: text = text[said.end():]                            # the line stays, and is blank
+    separator = said[1] if said else text.strip() and _separator(text, label_delim)
+    found = list(_csv_rows(text, separator)) if text.strip() else []
     if not found: raise ValueError(f"{file} is empty: give a CSV of file names and labels")
     lines, (first, *rows) = zip(*found)
     if rows and all(len(r)==len(first)+1 and r[0].isdigit() for r in rows):
@@ -326,6 +336,7 @@ def _file_column(table, folder, fn_col):
     return fn
 
 # %% ../../nbs/data/50_folders.ipynb #6238f242
+_flags = {'0','1','0.0','1.0','true','false'}
 _yes, _no = {'1','1.0','true','t','yes','y'}, {'0','0.0','false','f','no','n'}
 
 def _column_side(name): return split_of(re.sub('^is', '', name.strip().lower()))
@@ -340,9 +351,11 @@ def _split_column(table, valid):
     "Number of the column that marks images to score on, or None"
     if valid is not None: return _index_of(valid, table.header or table.rows[0], 'valid')
     for i, name in enumerate(table.header or []):
-        sides = {_side_of(v, name) for v in table.column(i)}
+        sides = {_side_of(v, name) for v in table.column(i) if v.strip()}
+        blank = any(not v.strip() for v in table.column(i))      # refused later, with the line
         usual = name.strip().lower() in ('split','set','subset','partition','part')
-        if (usual or _column_side(name)) and {'train'} < sides <= {'train','valid','test'}: return i
+        if (usual or _column_side(name)) and sides and (
+                {'train'} < sides or blank) and sides <= {'train','valid','test'}: return i
 
 # %% ../../nbs/data/50_folders.ipynb #16cd98a1
 _label_names = ('label','labels','class','classes','category','categories','target','targets',
@@ -357,6 +370,12 @@ def _label_column(table, fn, marks, label_col):
     called = [i for i in left if names[i].strip().lower() in _label_names]
     if len(called)==1: return called[0]
     after = [i for i in left if i>fn] or left[-1:]
+    flags = [i for i in left if table.rows and {v.strip().lower() for v in table.column(i)} <= _flags]
+    if len(flags)>1 and after[0] in flags:
+        which = [names[i] or i for i in flags]
+        raise ValueError(f"columns of zeros and ones and none of labels: {_some(which, 10)}. Write "
+                         "one column with the name of each image's class, or for a yes/no "
+                         f"classifier of one of them give `label_col`={which[0]!r}")
     if not after: raise ValueError(f"no column of labels in the CSV: it has {', '.join(names)}")
     if len(after)>1:
         warnings.warn(f"labels are taken from column {names[after[0]] or after[0]!r} of the CSV: "
@@ -386,6 +405,7 @@ def _table_labels(table, label, label_delim=None):
     table.refuse([not v for v in labels], "no label", f"Fill them in or delete the lines{none}")
     table.refuse(['\n' in v or '\r' in v for v in labels], "a label with a line break",
                  "Is a quotation mark missing?")
+    if all(re.fullmatch(r'-?\d+\.0', v) for v in labels): labels = [v[:-2] for v in labels] # pandas
     if not label_delim: return list(map(clean_label, labels))
     return [[clean_label(s) for s in v.split(label_delim) if s.strip()] for v in labels]
 
@@ -413,7 +433,7 @@ def _csv_pairs(path, csv, fn_col=None, label_col=None, label_delim=None, valid=N
     if marks is None: return pairs, None
     sides = [_side_of(v, table.header[marks] if table.header else '') for v in table.column(marks)]
     table.refuse([s is None for s in sides], "neither yes nor no, nor a word for a part of a split",
-                 f"Write 1 or 0 in column `valid`={valid!r}")
+                 f"Write 1 or 0, or train or valid, in column {table.header[marks] if table.header else marks!r}")
     parts = {s: [p for p, t in zip(pairs, sides) if t==s] for s in ('train','valid','test')}
     if parts['valid'] and parts['test']:
         warnings.warn(f"left out {len(parts['test'])} images that the CSV marks as test")
@@ -457,7 +477,6 @@ def _check_classes(train, held, multi, path):
     if held is not None and not held:
         raise ValueError(f"no validation images under {path}: check `valid`")
     known = _classes(train)
-    _check_names(known)
     if len(known)<2 and not multi:
         raise ValueError(f"one class only, {known[0]!r}, under {path}: telling classes apart needs "
                          "at least two folders or labels. If the folders of the classes lie "
@@ -479,7 +498,7 @@ def _readable(pairs, skip_bad, n_workers):
     what = f"{len(bad)} of {len(pairs)} images cannot be read: {which}"
     if not skip_bad:
         raise ValueError(f"{what}. Repair or delete them, or leave them out with `skip_bad=True`")
-    warnings.warn(f"left out {what}")
+    warnings.warn(f"left out {len(bad)} of {len(pairs)} images that cannot be read: {which}")
     gone = {p for p,_ in bad}
     return [o for o in pairs if o[0] not in gone]
 
@@ -520,9 +539,19 @@ def image_dls(
     folder is scored on if there is no validation folder, and left alone with a warning if there is
     one. Without either, the images to score on are drawn. What can be read in several ways is a
     `ValueError`: `valid` decides. A column of a CSV follows the same rule."""
+    check_keywords(kwargs, image_dls, file_dls, pair_dls)
+    for name, value in (('size', size), ('bs', bs)): check_count(name, value)
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"`path`={path!r} is no folder: give its name")
+    if not isinstance(csv, (str, os.PathLike, type(None))):
+        raise TypeError(f"`csv` is a {type(csv).__name__}, not the name of a file: write the table "
+                        "with df.to_csv('labels.csv', index=False) and give `csv='labels.csv'`")
+    if not isinstance(valid, (str, os.PathLike, int, type(None))):
+        raise TypeError(f"`valid`={valid!r}: give the name of one folder, or of one column of `csv`")
     path,multi = Path(path).expanduser(),label_delim is not None
     threads = min(8, os.cpu_count() or 1) if num_workers is None else num_workers
     train,held = _find_pairs(path, valid, csv, fn_col, label_col, label_delim)
+    _check_names(_classes(train))
     _check_classes(train, held, multi, path)
     train,held = _readable(train, skip_bad, threads), held and _readable(held, skip_bad, threads)
     _check_classes(train, held, multi, path)

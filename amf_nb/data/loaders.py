@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['FASHION_VOCAB', 'DEBIAN_FASHION', 'CIFAR10_VOCAB', 'PAPER_DLS', 'image_of', 'label_of', 'OpenImage', 'LabelOf',
-           'AnyImageBlock', 'ItemCache', 'SeededDL', 'TrainAffine', 'default_augs', 'pair_dls', 'array_pairs',
-           'array_dls', 'file_dls', 'balanced_subset', 'read_fashion', 'make_sample', 'sample_path', 'draw_balanced',
-           'fashion_mnist_dls', 'sample_dls', 'aircraft_dls', 'dtd_dls', 'cars_dls', 'cifar10_dls', 'paper_dls']
+           'AnyImageBlock', 'ItemCache', 'SeededDL', 'TrainAffine', 'default_augs', 'check_count', 'check_keywords',
+           'pair_dls', 'array_pairs', 'array_dls', 'file_dls', 'balanced_subset', 'read_fashion', 'make_sample',
+           'sample_path', 'draw_balanced', 'fashion_mnist_dls', 'sample_dls', 'aircraft_dls', 'dtd_dls', 'cars_dls',
+           'cifar10_dls', 'paper_dls']
 
 # %% ../../nbs/data/30_loaders.ipynb #3f9c62b9
-import contextlib, os, tempfile
+import contextlib, inspect, operator, os, tempfile
+from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from torchvision.datasets import CIFAR10, DTD, FashionMNIST, FGVCAircraft, Stanf
 
 from fastcore.basics import patch
 from fastai.data.block import CategoryBlock, DataBlock, MultiCategoryBlock, TransformBlock
-from fastai.data.core import Datasets, TfmdDL
+from fastai.data.core import Datasets, FilteredBase, TfmdDL
 from fastai.data.transforms import IndexSplitter, IntToFloatTensor, ItemTransform, ToTensor
 from fastai.torch_core import get_random_states, set_random_states, set_seed
 from fastai.vision.augment import AffineCoordTfm, aug_transforms, Resize, ResizeMethod
@@ -128,6 +130,7 @@ class SeededDL(TfmdDL):
         **kwargs
     ):
         self.seed,self.cache,self._states = seed,cache,None
+        bs = kwargs.pop('batch_size', None) or bs                # PyTorch's name
         if kwargs.get('drop_last') and len(dataset): bs = min(bs, len(dataset)) # one batch at least
         with self._own_random(): super().__init__(dataset, bs=bs, **kwargs)
 
@@ -180,6 +183,40 @@ def default_augs(
 class _Pairs(list):
     def __repr__(self): return f'{len(self)} pairs of image and label'
 
+# %% ../../nbs/data/30_loaders.ipynb #636aba6d
+def check_count(
+    name, # Name of the argument, for the message
+    value, # Its value: a whole number, or several of them
+    least=1, # Smallest number that makes sense
+):
+    "`TypeError` or `ValueError` if `value` is not a whole number of at least `least`"
+    for n in value if isinstance(value, (tuple,list)) else [value]:
+        try: low = operator.index(n)<least
+        except TypeError:
+            raise TypeError(f"`{name}`={value!r} is not a whole number: give one such as 64, "
+                            "without quotation marks") from None
+        if low: raise ValueError(f"`{name}`={value!r} is too small: give {least} or more")
+
+# %% ../../nbs/data/30_loaders.ipynb #e0a42329
+def _keywords(f): return {n for n, p in inspect.signature(f).parameters.items() if p.kind!=p.VAR_KEYWORD}
+
+_fastai = set().union(*map(_keywords, (DataBlock.dataloaders, FilteredBase.dataloaders, SeededDL,
+                                       TfmdDL))) - {'self', 'source', 'dataset'}
+
+def check_keywords(
+    kwargs, # Keyword arguments that are to be passed on
+    *functions, # Those that they end up in, before fastai
+):
+    "`TypeError` if neither `functions` nor fastai's loaders know one of `kwargs`"
+    ours = set().union(*map(_keywords, functions))
+    known = _fastai | ours
+    for name in kwargs:
+        if name.removeprefix('val_') in known: continue          # fastai's way to set one half
+        close = get_close_matches(name, known)
+        hint = f"did you mean {' or '.join(f'`{c}`' for c in close)}?" if close else (
+            f"leave it out, or give one of {', '.join(sorted(ours))}")
+        raise TypeError(f"`{name}`={kwargs[name]!r} is no argument here: {hint}")
+
 # %% ../../nbs/data/30_loaders.ipynb #151ba52f
 def pair_dls(
     train, # Pairs (image, label) to learn from
@@ -195,7 +232,8 @@ def pair_dls(
     **kwargs, # Passed to `DataBlock.dataloaders`
 ):
     "fastai `DataLoaders` of two lists of pairs, the base of all others"
-    if bs<1: raise ValueError(f"`bs`={bs} is not a batch size: give 1 or more")
+    check_count('bs', bs)
+    check_keywords(kwargs, pair_dls)
     if not len(train) or not len(valid):
         raise ValueError(f"{len(train)} training and {len(valid)} validation images: both need at "
                          f"least one")
@@ -205,6 +243,17 @@ def pair_dls(
                       dl_type=SeededDL, item_tfms=item_tfms, batch_tfms=batch_tfms)
     cache = ItemCache() if cache is None else cache
     return block.dataloaders(_Pairs([*train, *valid]), bs=bs, seed=seed, cache=cache, **kwargs)
+
+# %% ../../nbs/data/30_loaders.ipynb #9b3fb935
+def _tfms(resize, augs, item_tfms, batch_tfms, size, photo=False):
+    "Transforms of an image and of a batch: those that were given, else `resize` and the default"
+    if augs is not None and batch_tfms is not None:
+        raise ValueError("`augs` and `batch_tfms` are both given, and both say what is done to a "
+                         "batch: give one of them")
+    own = batch_tfms if augs is None else augs
+    size = size if item_tfms is None else None
+    return (resize if item_tfms is None else item_tfms,
+            default_augs(size, photo=photo) if own is None else own)
 
 # %% ../../nbs/data/30_loaders.ipynb #76e962c6
 def array_pairs(
@@ -233,12 +282,17 @@ def array_dls(
     seed=None, # Makes order and augmentation repeatable
     augs=None, # Batch transforms; None for `default_augs(size)`, [] for none
     num_workers=0, # Worker processes
+    item_tfms=None, # Transforms of one image, in place of the stretching to `size`
+    batch_tfms=None, # fastai's name for `augs`
     **kwargs, # Passed to `pair_dls`, such as `multi` and `n_in`
 ):
     "`DataLoaders` of image arrays"
+    check_count('size', size)
+    check_keywords(kwargs, array_dls, pair_dls)
     train,valid = array_pairs(x_train, y_train, vocab, 'training'),array_pairs(x_valid, y_valid, vocab, 'validation')
-    return pair_dls(train, valid, vocab, Resize(size, method=ResizeMethod.Squish), default_augs(size) if augs is None else augs,
-                    bs=bs, seed=seed, num_workers=num_workers, **kwargs)
+    stretch = Resize(size, method=ResizeMethod.Squish)
+    tfms = _tfms(stretch, augs, item_tfms, batch_tfms, size)
+    return pair_dls(train, valid, vocab, *tfms, bs=bs, seed=seed, num_workers=num_workers, **kwargs)
 
 # %% ../../nbs/data/30_loaders.ipynb #f0c59502
 def _check_exist(paths, remedy):
@@ -254,11 +308,16 @@ def file_dls(
     bs=64, # Batch size
     seed=None, # Makes order, crops and augmentation repeatable
     augs=None, # Batch transforms; None for `default_augs(size, photo=True)`, [] for none
+    item_tfms=None, # Transforms of one image, in place of `Resize(size)`
+    batch_tfms=None, # fastai's name for `augs`
     **kwargs, # Passed to `pair_dls`, such as `multi`, `n_in` and `num_workers`
 ):
     "`DataLoaders` of image files"
+    check_count('size', size)
+    check_keywords(kwargs, file_dls, pair_dls)
     _check_exist([p for p,_ in [*train,*valid]], "Check the folder, or unpack the archive again")
-    return pair_dls(train, valid, vocab, Resize(size), default_augs(size, photo=True) if augs is None else augs, bs=bs, seed=seed, **kwargs)
+    tfms = _tfms(Resize(size), augs, item_tfms, batch_tfms, size, photo=True)
+    return pair_dls(train, valid, vocab, *tfms, bs=bs, seed=seed, **kwargs)
 
 # %% ../../nbs/data/30_loaders.ipynb #4bc30a39
 def balanced_subset(
