@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from fastai.callback.core import Callback
 
-from amf_nb.core import (AMFModel, Strategy, Trunk, amf_learner, create_amf_model, create_backbone, fuse, get_strategy, image_dls, load_amf,
-                         register_strategy, resolve_strategies)
+from amf_nb.core import Strategy, amf_learner, create_backbone, fuse, get_strategy, image_dls, load_amf, register_strategy
+from amf_nb.method.branches import Trunk
+from amf_nb.method.fusion import AMFModel, create_amf_model
+from amf_nb.method.strategies import resolve_strategies
 from amf_nb.train.learner import amf_groups
 from amf_nb.test_utils import toy_dls, toy_learner
 
