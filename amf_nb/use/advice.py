@@ -32,10 +32,10 @@ def _say_setting(self:AMFInterpretation):
     return f'{text}, but to take it for that reason would be to choose on the test.'
 
 # %% ../../nbs/use/14_advice.ipynb #29d04738
-def _sign(test): return 1 if test['low'] > 0 else -1 if test['high'] < 0 else 0
+def _direction(test): return 1 if test['low'] > 0 else -1 if test['high'] < 0 else 0
 
 @patch
-def _fusing(self:AMFInterpretation):
+def _compare_fusing(self:AMFInterpretation):
     "The plain average against the best branch, image by image."
     return paired_test(self.hits['uniform'], self.hits[self.best])
 
@@ -43,8 +43,8 @@ def _fusing(self:AMFInterpretation):
 def _say_fusing(self:AMFInterpretation):
     "Whether fusing is worth it, and whether the policy is."
     if len(self.names) < 2: return 'Fusing: there is one branch, so there is nothing to fuse.'
-    t = self._fusing()
-    text = {1: 'pays', -1: 'hurts', 0: 'makes no difference that these images can show'}[_sign(t)]
+    t = self._compare_fusing()
+    text = {1: 'pays', -1: 'hurts', 0: 'makes no difference that these images can show'}[_direction(t)]
     chosen = '' if self.best_branch else ', the best of them on these very images'
     first = (f'Fusing {text}: the plain average of all {len(self.names)} branches against '
              f'{as_code(self.best)}{chosen}: {points_of(t)}.')
@@ -53,7 +53,7 @@ def _say_fusing(self:AMFInterpretation):
 
 # %% ../../nbs/use/14_advice.ipynb #0af73ce9
 @patch
-def _depth(self:AMFInterpretation):
+def _compare_depths(self:AMFInterpretation):
     "(branch that trains most, branch that trains least, comparison); None if all train the same share, or nobody knows."
     free = self.about.get('freedom')
     if not free or max(free) - min(free) < 0.01: return None
@@ -64,15 +64,15 @@ def _depth(self:AMFInterpretation):
 @patch
 def _say_depth(self:AMFInterpretation):
     "What the branches say of unfreezing more."
-    if self._depth() is None: return 'Unfreezing: the branches train the same share of the network, so they say nothing about depth.'
-    most, least, t = self._depth()
+    if self._compare_depths() is None: return 'Unfreezing: the branches train the same share of the network, so they say nothing about depth.'
+    most, least, t = self._compare_depths()
     share = dict(zip(self.names, self.about['freedom']))
     text = f'Unfreezing: {as_code(most)} trains {100 * share[most]:.0f}% of the network, ' \
            f'{as_code(least)} {100 * share[least]:.0f}%; the first against the second: ' \
            f'{points_of(t)}. '
     more = 'and a branch that trains still more is worth trying' if share[most] < 0.99 else 'and everything is unfrozen already'
     return text + {1: f'More pays here, {more}.', -1: 'With these images and this much training, freezing more was better.',
-                   0: 'These images cannot tell them apart.'}[_sign(t)] + ' The two may differ in other ways too, such as learning rates and image size.'
+                   0: 'These images cannot tell them apart.'}[_direction(t)] + ' The two may differ in other ways too, such as learning rates and image size.'
 
 # %% ../../nbs/use/14_advice.ipynb #ef7b7d05
 @patch
@@ -88,7 +88,7 @@ def _last_losses(self:AMFInterpretation):
 
 # %% ../../nbs/use/14_advice.ipynb #31b24c57
 @patch
-def _learning(self:AMFInterpretation):
+def _signs_of_training(self:AMFInterpretation):
     "'remembers', 'short', 'between' or None, by the record of training."
     rec = self._last_losses()
     if rec is None or len(rec[1]) < 2 or not np.isfinite(np.array(rec[1:], float)).all(): return None
@@ -97,7 +97,7 @@ def _learning(self:AMFInterpretation):
     return 'remembers' if valid[-1] > 1.5 * train[-1] else 'short' if falls > 0.03 or valid[-1] < 1.1 * train[-1] else 'between'
 
 # %% ../../nbs/use/14_advice.ipynb #193be28c
-_MEANS = dict(
+_REMEDY = dict(
     remembers='It remembers its training images; more images, or more varied ones, are likelier to help than more training.',
     short='Training was short; more epochs are likelier to help than more images.',
     between='Neither more images nor more epochs stand out as the remedy.')
@@ -105,16 +105,16 @@ _MEANS = dict(
 @patch
 def _say_learning(self:AMFInterpretation):
     "What the record of training says of more images and of more epochs."
-    kind = self._learning()
+    kind = self._signs_of_training()
     if kind is None: return 'More images or epochs: there is no record of two epochs or more to infer it from.'
     who, train, valid = self._last_losses()
     return (f'More images or epochs: at the end {who} has a loss of {train[-1]:.2f} on training images (with augmentation and dropout) '
-            f'and of {valid[-1]:.2f} on validation images, where it was {valid[-2]:.2f} an epoch before. {_MEANS[kind]} '
+            f'and of {valid[-1]:.2f} on validation images, where it was {valid[-2]:.2f} an epoch before. {_REMEDY[kind]} '
             'This is inferred from the curves of one run.')
 
 # %% ../../nbs/use/14_advice.ipynb #30db2de0
 @patch
-def _again(self:AMFInterpretation, more=()):
+def _call_to_remake(self:AMFInterpretation, more=()):
     "The call that makes this learner anew, with `more` strategies."
     if self.about.get('arch') is None: return None
     known = {*self.names} <= {*list_strategies()}
@@ -123,18 +123,18 @@ def _again(self:AMFInterpretation, more=()):
 
 # %% ../../nbs/use/14_advice.ipynb #c3a61ccd
 @patch
-def _next(self:AMFInterpretation):
+def _next_step(self:AMFInterpretation):
     "The line of code to run next, and why."
-    epochs, again = len((self.about.get('curves') or dict(rows=[0] * 5))['rows']), self._again()
-    depth, kind = self._depth(), self._learning()
+    epochs, again = len((self.about.get('curves') or dict(rows=[0] * 5))['rows']), self._call_to_remake()
+    depth, kind = self._compare_depths(), self._signs_of_training()
     if len(self.names) == 1:
         arch = '' if again is None else f", {self.about['arch']!r}"
         return f'more = amf_learner(dls{arch}); more.fine_tune({epochs})', 'one setting says nothing of others'
-    if _sign(self._fusing()) < 1: return f"one = learn.collapse('best', branch={self.best!r})", 'one branch does as well as all of them'
+    if _direction(self._compare_fusing()) < 1: return f"one = learn.collapse('best', branch={self.best!r})", 'one branch does as well as all of them'
     if again is None: return 'learn.fit_policy(dl)  # dl: images that no branch trained on', 'these branches were trained elsewhere'
     if kind == 'short': return f'longer = {again}; longer.fine_tune({2 * epochs})', 'training was short'
-    if depth and _sign(depth[2]) > 0 and max(self.about['freedom']) < 0.99:
-        return f"deeper = {self._again(['standard'])}; deeper.fine_tune({epochs})", 'unfreezing more paid'
+    if depth and _direction(depth[2]) > 0 and max(self.about['freedom']) < 0.99:
+        return f"deeper = {self._call_to_remake(['standard'])}; deeper.fine_tune({epochs})", 'unfreezing more paid'
     if kind == 'remembers':
         return f'half = {again}; half.fine_tune({epochs}, holdout=0.5, release=1)', 'half of the images, at most 2,000, show by what they cost what more would bring'
     return 'one = learn.collapse()', 'one network in place of all branches'
@@ -143,6 +143,6 @@ def _next(self:AMFInterpretation):
 @patch
 def advice(self:AMFInterpretation) -> str: # five short paragraphs
     "Which setting, whether to fuse, whether to unfreeze or to collect more, and what to run next; with the numbers that say so."
-    line, why = self._next()
+    line, why = self._next_step()
     parts = [self._say_setting(), self._say_fusing(), self._say_depth(), self._say_learning(), f'Next, because {why}:\n\n    {line}']
     return '\n\n'.join(parts)

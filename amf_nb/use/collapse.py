@@ -73,7 +73,7 @@ def _soup_model(model):
     return AMFModel(Trunk(model.trunk.stages[:start]), [Branch(s, start, stages, head)], None, model.fusion, model.multilabel)
 
 # %% ../../nbs/use/30_collapse.ipynb #bd35781a
-def _reestimate(learn):
+def _measure_batchnorm(learn):
     "Measure the BatchNorm statistics of a one-branch learner on its training images, every batch counting the same."
     m, dl = learn.model, learn.dls.train.new()
     if not len(dl): raise ValueError('`learn.dls.train` has no batch to measure BatchNorm statistics on: give `learn` training images, or `reestimate=False`')
@@ -98,7 +98,7 @@ def branch_soup(
     model = _soup_model(learn.model).to(learn.dls.device)
     config = dict(learn.config, strategies=[model.branches[0].strategy], policy=None)
     soup = AMFLearner(learn.dls, model, learn.seed, config, loss_func=learn.loss_func, metrics=learn.metrics, lr=learn.lr)
-    if reestimate: _reestimate(soup)
+    if reestimate: _measure_batchnorm(soup)
     acc, accs = _accuracies(soup, dl)['soup'], _accuracies(learn, dl)
     best = max(accs, key=accs.get)
     return soup, dict(soup=acc, best_branch=accs[best], branch=best, accepted=acc >= accs[best] - tolerance - 1e-9) # a tie up to rounding
@@ -118,15 +118,15 @@ class Distil(Callback):
         else: self.learn.loss_grad = F.cross_entropy(z, t.softmax(-1))
 
 # %% ../../nbs/use/30_collapse.ipynb #6a7adf69
-def _layers(net):
+def _parameters_by_layer(net):
     "fastai splitter: the parameters of each module of a `Sequential`, from the image up."
     return [list(o.parameters()) for o in net if list(o.parameters())]
 
 # %% ../../nbs/use/30_collapse.ipynb #8d1f6c57
 @patch
-def _ordinary(self:AMFLearner, net):
+def _learner_of_one(self:AMFLearner, net):
     "A fastai `Learner` of `net` on the same `dls`."
-    return Learner(self.dls, net, self.loss_func, metrics=list(self.metrics), splitter=_layers, cbs=ChannelsLast())
+    return Learner(self.dls, net, self.loss_func, metrics=list(self.metrics), splitter=_parameters_by_layer, cbs=ChannelsLast())
 
 # %% ../../nbs/use/30_collapse.ipynb #01d95873
 @patch
@@ -155,7 +155,7 @@ def student_of(
 def _distil(self:AMFLearner, student, epochs, lr=None, cbs=None, **kwargs):
     "Train `student` on what all branches together say; its learning rate falls by 0.8 a stage."
     if self.seed is not None: set_seed(self.seed)
-    rates = (self.lr / 2 if lr is None else lr) * 0.8 ** np.arange(len(_layers(student.model)))[::-1]
+    rates = (self.lr / 2 if lr is None else lr) * 0.8 ** np.arange(len(_parameters_by_layer(student.model)))[::-1]
     with following(self.model, None): student.fit_one_cycle(epochs, list(rates), cbs=[Distil(self.model.eval()), *L(cbs)], **kwargs)
     return student
 
@@ -182,9 +182,9 @@ def collapse(self:AMFLearner,
 ) -> Learner: # an ordinary one-network Learner on the same `dls`
     "One ordinary network in place of the fused one; `ValueError` if the soup is worse than the best branch."
     if how not in ('distil', 'best', 'soup'): raise ValueError(f"`how`={how!r}: give 'distil', 'best' or 'soup'")
-    if how == 'soup': return self._ordinary(self._soup_net(dl, **kwargs))
-    if how == 'best': return self._ordinary(self._best_net(branch, dl))
-    return self._distil(self._ordinary(one_network(self.model, branch or student_of(self.model))), epochs, lr, **kwargs)
+    if how == 'soup': return self._learner_of_one(self._soup_net(dl, **kwargs))
+    if how == 'best': return self._learner_of_one(self._best_net(branch, dl))
+    return self._distil(self._learner_of_one(one_network(self.model, branch or student_of(self.model))), epochs, lr, **kwargs)
 
 # %% ../../nbs/use/30_collapse.ipynb #750e9789
 @patch

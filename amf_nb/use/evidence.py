@@ -39,7 +39,7 @@ class AMFInterpretation:
         self.names, self.vocab, self.about = list(names), [str(v) for v in vocab], about or {}
         self.multilabel, self.best_branch = self.about.get('multilabel', False), self.about.get('best_branch')
         self._combine, self._image, self.learn, self.path = combine, image, None, None
-        self.fused = self._rules() if fused is None else fused
+        self.fused = self._fused_by_rule() if fused is None else fused
         self.hits = {n: hits_of(z, self.targets, self.multilabel) for n, z in self.fused.items()}
         self.losses = torch.stack([nll(z, self.targets, self.multilabel, 'none') for z in self.logits.unbind(1)], 1)
 
@@ -54,7 +54,7 @@ def combine(self:AMFInterpretation,
 
 # %% ../../nbs/use/10_evidence.ipynb #18227d47
 @patch
-def _rules(self:AMFInterpretation):
+def _fused_by_rule(self:AMFInterpretation):
     "Fused logits (N, C) of policy, controls, branches and oracle, by name, and of weights that are shuffled."
     N, K, _ = self.logits.shape
     static_K = torch.tensor(self.about.get('static') or [1 / K] * K)
@@ -63,21 +63,21 @@ def _rules(self:AMFInterpretation):
     return fused | dict(shuffled=self.combine(self.weights[mixed]))
 
 # %% ../../nbs/use/10_evidence.ipynb #f088875b
-def _freedom(model):
+def _trained_shares(model):
     "The share of each branch's weights that it trains."
     trunk = np.cumsum([0, *(sum(p.numel() for p in s.parameters()) for s in model.trunk.stages)])
     sizes = [({n: p.numel() for n, p in b.named_parameters()}, b) for b in model.branches]
     return [sum(v for n, v in s.items() if n in b.trained) / (sum(s.values()) + trunk[b.start]) for s, b in sizes]
 
 # %% ../../nbs/use/10_evidence.ipynb #9e171bfe
-def _about(learn):
+def _describe_run(learn):
     "What is known of the run of `learn`, as plain JSON values."
     m, log = learn.model, getattr(learn, 'branch_history', None)
     rec = getattr(learn, 'recorder', None)
     rows = [[float(v) for v in r] for r in getattr(rec, 'values', [])]
     return dict(fusion=m.fusion, multilabel=m.multilabel, static=m.static_K.tolist(), strength=m.strength.item(), best_branch=learn.best_branch,
                 policy_fit=learn.policy_fit, released=learn.released, curves=dict(names=list(rec.metric_names[1:-1]), rows=rows) if rows else None,
-                log=None if log is None else log.to_dict('records'), freedom=[float(f) for f in _freedom(m)], arch=learn.config.get('arch'),
+                log=None if log is None else log.to_dict('records'), freedom=[float(f) for f in _trained_shares(m)], arch=learn.config.get('arch'),
                 train=len(learn.dls.train_ds), policy=m.policy is not None)
 
 # %% ../../nbs/use/10_evidence.ipynb #84344b78
@@ -93,13 +93,13 @@ def from_learner(cls:AMFInterpretation,
     m, parts = learn.model, learn.gather_parts(dl, labels=True)
     def combine(w, dev=m.strength.device):
         with torch.no_grad(): return m.combine({k: v.to(dev) for k, v in parts.items() if k in ('logits', 'features')}, w.to(dev)).float().cpu()
-    res = cls(parts, m.names, learn.dls.vocab, _about(learn), combine=combine, image=lambda i: dl.dataset[i][0])
+    res = cls(parts, m.names, learn.dls.vocab, _describe_run(learn), combine=combine, image=lambda i: dl.dataset[i][0])
     res.learn = learn
     return res
 
 # %% ../../nbs/use/10_evidence.ipynb #eb213cd4
 @patch(as_prop=True)
-def off(self:AMFInterpretation) -> bool: # True if every image has the same weights
+def policy_is_off(self:AMFInterpretation) -> bool: # True if every image has the same weights
     "Does the policy weigh all images alike?"
     return bool((self.weights - self.weights[0]).abs().max() < 1e-6)
 
@@ -107,7 +107,7 @@ def off(self:AMFInterpretation) -> bool: # True if every image has the same weig
 @patch
 def __repr__(self:AMFInterpretation):
     n, K = self.weights.shape
-    off = ' (the policy is off: every image has the same weights)' if self.off else ''
+    off = ' (the policy is off: every image has the same weights)' if self.policy_is_off else ''
     branches = f'{K} branches: {", ".join(self.names)}'
     return f'AMFInterpretation: {n:,} images, {len(self.vocab)} classes, {branches}{off}'
 
@@ -117,10 +117,10 @@ def need_branches(self:AMFInterpretation,
     what:str, # a verb: what takes two branches
 ):
     "A `ValueError` that says what to use instead, where there is one branch only."
-    if len(self.names) < 2: raise ValueError(f'one branch, nothing to {what}: use `alone()` or `plot_reliability()`, or train with two strategies or more')
+    if len(self.names) < 2: raise ValueError(f'one branch, nothing to {what}: use `branches_alone()` or `plot_reliability()`, or train with two strategies or more')
 
 # %% ../../nbs/use/10_evidence.ipynb #6eb22854
-class _Sums:
+class _RunningSums:
     "Running sums of a few (K,) arrays."
     def __init__(self): self.n, self.sums = 0, {}
 
@@ -134,9 +134,9 @@ class _Sums:
 class PolicyLog(Callback):
     "Keep each branch's weight, losses and accuracy by epoch in `learn.branch_history`; give it to `fit` or `fine_tune` as `cbs`."
     order = MixedPrecision.order + 1
-    def __init__(self): self.rows, self.seen, self.fitting = [], {True: _Sums(), False: _Sums()}, False
+    def __init__(self): self.rows, self.seen, self.fitting = [], {True: _RunningSums(), False: _RunningSums()}, False
 
-    def before_epoch(self): self.seen, self.fitting = {True: _Sums(), False: _Sums()}, False
+    def before_epoch(self): self.seen, self.fitting = {True: _RunningSums(), False: _RunningSums()}, False
 
     def before_train(self):
         self.fitting = True
@@ -216,7 +216,7 @@ def torn(self:AMFInterpretation,
     return torch.special.entr(self.weights).sum(1).argsort(descending=True, stable=True)[:n]
 
 # %% ../../nbs/use/10_evidence.ipynb #8b3de37d
-def _picture(img):
+def _as_uint8(img):
     "`img` as a uint8 array (H, W, 3)."
     if isinstance(img, torch.Tensor): img = img.detach().cpu().numpy().transpose(1, 2, 0) if img.ndim == 3 else img.cpu().numpy()
     a = np.asarray(img)
@@ -230,7 +230,7 @@ def picture(self:AMFInterpretation,
 ) -> np.ndarray: # uint8 (H, W, 3), or None if it is not at hand
     "The image at position `i`."
     img = None if self._image is None else self._image(int(i))
-    return None if img is None else _picture(img)
+    return None if img is None else _as_uint8(img)
 
 # %% ../../nbs/use/10_evidence.ipynb #ed4b2d76
 @patch
@@ -261,7 +261,7 @@ def _spearman(a, b):
 
 # %% ../../nbs/use/10_evidence.ipynb #fad796fe
 @patch
-def knows(self:AMFInterpretation) -> pd.DataFrame: # one row a branch: rho, low, high, and the mean `weight`
+def weight_vs_loss(self:AMFInterpretation) -> pd.DataFrame: # one row a branch: rho, low, high, and the mean `weight`
     "Rank correlation of each branch's weight with its loss relative to the other branches; negative means that the policy knows."
     self.need_branches('compare')
     rel = self.losses - self.losses.mean(1, keepdim=True)
@@ -298,7 +298,7 @@ def repairs(self:AMFInterpretation,
     "Where fusing repairs an error of `branch` and where it breaks a right answer, widest margin of probability first."
     b = branch or self.best
     if b not in self.names: raise ValueError(f'`branch`={b!r} is no branch: give one of {self.names}')
-    if self.multilabel: raise ValueError('images with several labels have no one answer to repair: use `alone()`, which compares shares of right labels')
+    if self.multilabel: raise ValueError('images with several labels have no one answer to repair: use `branches_alone()`, which compares shares of right labels')
     if rule not in self.fused: raise ValueError(f'`rule`={rule!r} is unknown: give one of {[*self.fused]}')
     d, p = self.hits[rule] - self.hits[b], [self.fused[r].softmax(1)[range(len(self.targets)), self.targets] for r in (rule, b)]
     rows = [(i, 'repaired' if d[i] > 0 else 'broken', self.label_of(i), self.answer_of(rule, i), self.answer_of(b, i), abs((p[0][i] - p[1][i]).item()))
@@ -424,7 +424,7 @@ def panel(self:AMFInterpretation) -> pd.DataFrame: # rows: policy, uniform, stat
 
 # %% ../../nbs/use/10_evidence.ipynb #1b4b16ff
 @patch
-def alone(self:AMFInterpretation) -> pd.DataFrame: # rows: policy, uniform, branches
+def branches_alone(self:AMFInterpretation) -> pd.DataFrame: # rows: policy, uniform, branches
     "Each branch alone beside the fused model: its panel row, and its accuracy minus that of the policy with 95% interval and p."
     rows = self.panel().loc[['policy', 'uniform', *self.names]]
     d = pd.DataFrame({n: paired_test(self.hits[n], self.hits['policy']) for n in rows.index}).T

@@ -37,7 +37,7 @@ class Fusing:
         costs:dict=None, # from `branch_costs`; None counts branches
     ):
         how, multi = interp.about.get('fusion', 'log_probs'), interp.multilabel
-        if how == 'features': raise ValueError("`fusion`='features' needs the networks for every new setting: train with fusion='log_probs' to explore, or use `interp.alone()`")
+        if how == 'features': raise ValueError("`fusion`='features' needs the networks for every new setting: train with fusion='log_probs' to explore, or use `interp.branches_alone()`")
         self.interp, self.costs, self.names, self.targets = interp, costs, interp.names, interp.targets
         self.order = list(range(len(self.names))) if costs is None else cheapest_first(costs)
         ready = how == 'log_probs' and not multi # the softmax is taken here, once
@@ -116,13 +116,13 @@ def worth_seeing(self:Fusing,
     return self._at_hand(order, n)
 
 # %% ../../nbs/use/70_explore.ipynb #4254e804
-def _bar(share, color):
+def _bar_html(share, color):
     "A horizontal bar as HTML."
     return f'<div style="background:#eee;width:90px;height:11px"><div style="background:{color};width:{90 * share:.0f}px;height:11px"></div></div>'
 
 # %% ../../nbs/use/70_explore.ipynb #174c7787
 @patch
-def _probs(self:Fusing, z):
+def _probabilities(self:Fusing, z):
     "Probabilities of logits (.., C)."
     return z.sigmoid() if self.model.multilabel else z.softmax(-1)
 
@@ -134,7 +134,7 @@ def about_image(self:Fusing,
 ) -> list: # of dicts: name, weight, ran, answer, probability, truth
     "What each branch and the fused prediction say of image `i`; `truth` is the probability of the true class or the mean over labels."
     z, y, vocab = torch.cat([self.interp.logits[i], state['fused'][i:i + 1]]), self.targets[i], self.interp.vocab
-    p = self._probs(z)
+    p = self._probabilities(z)
     truth = torch.where(y > 0.5, p, 1 - p).mean(1) if y.ndim else p[:, int(y)]
     name = lambda q: ' '.join(v for v, o in zip(vocab, q) if o > 0.5) if y.ndim else vocab[int(q.argmax())]
     w, ran = [*state['weights'][i].tolist(), 1.], [*state['ran'][i].tolist(), True]
@@ -142,14 +142,14 @@ def about_image(self:Fusing,
             for k, n in enumerate([*self.names, 'fused'])]
 
 # %% ../../nbs/use/70_explore.ipynb #b15cc45d
-def _png(picture):
+def _png_of(picture):
     "The thumbnail of `picture` as bytes of a PNG file."
     Image.fromarray(thumbnail(picture, 96)).save(file := io.BytesIO(), 'PNG')
     return file.getvalue()
 
-def _img(picture):
+def _img_tag(picture):
     "The thumbnail of `picture` inside of HTML."
-    return '' if picture is None else f'<img style="float:left;margin-right:12px" src="data:image/png;base64,{base64.b64encode(_png(picture)).decode()}">'
+    return '' if picture is None else f'<img style="float:left;margin-right:12px" src="data:image/png;base64,{base64.b64encode(_png_of(picture)).decode()}">'
 
 # %% ../../nbs/use/70_explore.ipynb #3408eda4
 @patch
@@ -160,12 +160,12 @@ def image_html(self:Fusing,
     "`about_image` as a small table."
     colors, td = branch_colors(self.names) | dict(fused='#000'), '<td style="padding:1px 8px">'
     square = lambda n: f'<span style="color:{colors[n]}">&#9632;</span> {escape(n)}'
-    cells = [(square(r['name']), _bar(r['weight'], colors[r['name']]) if r['name'] in self.names else '', f'{r["weight"]:.2f}',
+    cells = [(square(r['name']), _bar_html(r['weight'], colors[r['name']]) if r['name'] in self.names else '', f'{r["weight"]:.2f}',
               escape(r['answer']) if r['ran'] else 'left out', f'{r["truth"]:.2f}' if r['ran'] else '') for r in self.about_image(i, state)]
     rows = ['<tr>' + ''.join(f'{td}{c}</td>' for c in row) + '</tr>' for row in cells]
     head = ''.join(f'<th style="padding:1px 8px;text-align:left">{h}</th>' for h in ('', 'weight', '', 'answer', 'probability of the truth'))
     name = f'<b>image {i}: {escape(self.interp.label_of(i))}</b>'
-    return f'<div>{_img(self.interp.picture(i))}{name}</div><table style="clear:both;line-height:20px"><tr>{head}</tr>{"".join(rows)}</table>'
+    return f'<div>{_img_tag(self.interp.picture(i))}{name}</div><table style="clear:both;line-height:20px"><tr>{head}</tr>{"".join(rows)}</table>'
 
 # %% ../../nbs/use/70_explore.ipynb #50528a8e
 class Explorer:
@@ -209,7 +209,7 @@ def _show_class(self:Explorer):
     self.shown = self.fusing.worth_seeing(self.n, None if self.classes.value < 0 else self.classes.value)
     self.buttons = [self.w.Button(layout=dict(width='124px'), tooltip='show what each branch says') for _ in self.shown]
     for b, i in zip(self.buttons, self.shown): b.on_click(lambda _, i=i: self._choose(i))
-    images = [self.w.Image(value=_png(self.fusing.interp.picture(i)), width=96, height=96) for i in self.shown]
+    images = [self.w.Image(value=_png_of(self.fusing.interp.picture(i)), width=96, height=96) for i in self.shown]
     self.grid.children = [self.w.VBox(pair) for pair in zip(images, self.buttons)]
     self.chosen = self.shown[0] if self.shown else None
     self._update()
@@ -235,23 +235,23 @@ def _update(self:Explorer):
         self.numbers.value = 'All weights are zero: move one of them.'
         return
     self.state = self.fusing.setting(amounts, self.source.value, self.mode.value, self.threshold.value)
-    self.numbers.value = self._numbers()
+    self.numbers.value = self._numbers_html()
     for b, i in zip(self.buttons, self.shown):
         right = self.state['hits'][i] == 1
-        b.description = ('\u2713 ' if right else '\u2717 ') + one_line(self._said(i), 14)
+        b.description = ('\u2713 ' if right else '\u2717 ') + one_line(self._fused_answer(i), 14)
         b.button_style = '' if right else 'warning'
     self._write_detail()
 
 # %% ../../nbs/use/70_explore.ipynb #e38ac1b0
 @patch
-def _said(self:Explorer, i):
+def _fused_answer(self:Explorer, i):
     "The fused answer for image `i`."
     z, vocab = self.state['fused'][i], self.fusing.interp.vocab
     return ' '.join(v for v, o in zip(vocab, z) if o > 0) if self.fusing.model.multilabel else vocab[int(z.argmax())]
 
 # %% ../../nbs/use/70_explore.ipynb #50e41cc7
 @patch
-def _numbers(self:Explorer):
+def _numbers_html(self:Explorer):
     "Accuracy and cost as HTML."
     s = self.state
     cost = '' if s['cost'] is None else f', cost <b>{s["cost"]:.2f}</b> whole networks an image'

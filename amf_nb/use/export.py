@@ -37,7 +37,7 @@ class _Served(torch.nn.Module):
         return z.sigmoid() if self.multilabel else z.softmax(1)
 
 # %% ../../nbs/use/50_export.ipynb #a8e61cf1
-def _fixed(model, weights_K, top_k=None):
+def _constant_branches(model, weights_K, top_k=None):
     "The `top_k` branches of `model` with the largest weights, as a model of their own, and the weights (1, k) renormalised."
     mask = weight_mask(weights_K[None], top_k=top_k)
     branches = [b for b, keep in zip(model.branches, mask[0]) if keep]
@@ -46,7 +46,7 @@ def _fixed(model, weights_K, top_k=None):
     return AMFModel(trunk, branches, None, model.fusion, model.multilabel), renormalise(weights_K[None], mask)[:, mask[0]]
 
 # %% ../../nbs/use/50_export.ipynb #b1e1f1ec
-def _only(branch, a, wanted_N):
+def _run_on_rows(branch, a, wanted_N):
     "Logits (N, C) of `branch` for the rows of `a` that `wanted_N` marks, zeros for the others, which do not run."
     rows = wanted_N.nonzero()[:, 0]
     torch._check(rows.shape[0] >= 2) # for the exporter, which cannot know
@@ -71,7 +71,7 @@ class _Exported(torch.nn.Module):
         model.last = None # may hold a graph, which cannot be copied
         self.model, self.top_k = _exportable(copy.deepcopy(model).cpu().eval()), top_k
         self.fixed = constant_weights(model)
-        if self.fixed is not None: self.model, self.fixed = _fixed(self.model, self.fixed.cpu(), top_k)
+        if self.fixed is not None: self.model, self.fixed = _constant_branches(self.model, self.fixed.cpu(), top_k)
         self.skip = skip and top_k is not None and self.fixed is None
 
 # %% ../../nbs/use/50_export.ipynb #7209948f
@@ -91,7 +91,7 @@ def forward(self:_Exported,
     "Fused logits."
     m, acts = self.model, self.model.trunk(x)
     w, mask = self._weights(acts, x.shape[0])
-    if self.skip: return m.combine(dict(logits=torch.stack([_only(b, acts[b.start], mask[:, k]) for k, b in enumerate(m.branches)], 1)), w)
+    if self.skip: return m.combine(dict(logits=torch.stack([_run_on_rows(b, acts[b.start], mask[:, k]) for k, b in enumerate(m.branches)], 1)), w)
     feats = [b.features(acts[b.start]) for b in m.branches]
     parts = dict(logits=torch.stack([b.head(f) for b, f in zip(m.branches, feats)], 1))
     return m.combine(parts | dict(features=torch.stack(feats, 1)) if m.fusion == 'features' else parts, w)
@@ -106,7 +106,7 @@ def _to_serve(learn, top_k=None, skip=False):
     return served, x * served.std + served.mean, z.sigmoid() if served.multilabel else z.softmax(1)
 
 # %% ../../nbs/use/50_export.ipynb #22f321c2
-def _graph(served, image):
+def _exported_graph(served, image):
     "`served` as a graph for any number of images; `RuntimeError` if torch cannot make one."
     two = image[:1].repeat(2, 1, 1, 1)
     any_number = dict(image={0: torch.export.Dim('batch', min=1)})
@@ -119,27 +119,27 @@ def _graph(served, image):
                            'use `learn.export()`') from e
 
 # %% ../../nbs/use/50_export.ipynb #7f2428a9
-def _same(run, image, want, eps):
+def _check_same_outputs(run, image, want, eps):
     "`RuntimeError` unless `run` gives `want` to within `eps`, for all images at once and for each alone."
     gap = np.abs(np.concatenate([run(image), *map(run, image.split(1))]) - torch.cat([want, want]).numpy()).max()
     if not gap <= eps: raise RuntimeError(f'the exported network differs from the learner by {gap:.1e} in a probability, more than {eps:.0e}, '
                                           'and was not written: use `learn.export()`')
 
 # %% ../../nbs/use/50_export.ipynb #701b411a
-def _method(spec):
+def _resize_method(spec):
     "How one `Resize` makes the size in `spec`, from `image_spec`; 'other' where it takes more."
     size = [None, spec['size']]
     rest = [s for s in spec['batch'] if s['name'] == 'RandomResizedCropGPU' or s['size'] not in size]
     one = len(spec['item']) == 1 and spec['item'][0]['name'] == 'Resize' and not rest
     return spec['item'][0]['method'] if one else 'other'
 
-def _about(learn):
+def _describe_network(learn):
     "What a program has to know of the network, as text by name."
     spec, multi = image_spec(learn), targets_kind(learn.dls, learn.loss_func, None)[1]
     about = dict(vocab=[str(v) for v in learn.dls.vocab], size=spec['size'], multilabel=multi,
                  steps=spec['item'] + spec['batch'])
     about = {k: json.dumps(v) for k, v in about.items()}
-    return dict(format=f'amf_nb {VERSION}', method=_method(spec), opener=spec['opener'], **about)
+    return dict(format=f'amf_nb {VERSION}', method=_resize_method(spec), opener=spec['opener'], **about)
 
 # %% ../../nbs/use/50_export.ipynb #d6da10fa
 def _checked_file(learn, path, top_k):
@@ -160,11 +160,11 @@ def _onnx_run(file):
 # %% ../../nbs/use/50_export.ipynb #5ce56f77
 def _write_onnx(file, served, image, want, about):
     "Write `served` to `file` and check it."
-    program = torch.onnx.export(_graph(served, image), input_names=['image'], output_names=['probs'], dynamo=True, verbose=False,
+    program = torch.onnx.export(_exported_graph(served, image), input_names=['image'], output_names=['probs'], dynamo=True, verbose=False,
                                 dynamic_shapes=dict(image={0: 'batch'}))
     program.model.metadata_props.update(about)
     program.save(file)
-    _same(_onnx_run(file), image, want, 1e-4)
+    _check_same_outputs(_onnx_run(file), image, want, 1e-4)
 
 # %% ../../nbs/use/50_export.ipynb #69ea4f29
 def to_onnx(
@@ -174,7 +174,7 @@ def to_onnx(
     skip:bool=True, # with `top_k`: the other branches do not run. False runs them all, for networks that onnxruntime refuses to run on no image
 ) -> Path: # the file
     "Write the network as ONNX, `image`, float32 (N, C_in, H, W) in 0..1, to `probs` (N, C), if it equals `learn` on validation images to 1e-4."
-    path, about = _checked_file(learn, path, top_k), _about(learn)
+    path, about = _checked_file(learn, path, top_k), _describe_network(learn)
     need('onnx', 'onnx', 'onnxscript', 'onnxruntime')
     served, image, want = _to_serve(learn, top_k, skip)
     try: write_aside(path, lambda part: _write_onnx(part, served, image, want, about))
@@ -196,9 +196,9 @@ def to_onnx(self:AMFLearner,
 # %% ../../nbs/use/50_export.ipynb #e918b7d3
 def _write_exported(file, served, image, want, about):
     "Write the graph of `served` to `file` and check it."
-    with open(file, 'wb') as f: torch.export.save(_graph(served, image), f, extra_files={'about.json': json.dumps(about)})
+    with open(file, 'wb') as f: torch.export.save(_exported_graph(served, image), f, extra_files={'about.json': json.dumps(about)})
     with open(file, 'rb') as f: net = torch.export.load(f).module()
-    _same(lambda image: net(image).detach().numpy(), image, want, 1e-5)
+    _check_same_outputs(lambda image: net(image).detach().numpy(), image, want, 1e-5)
 
 # %% ../../nbs/use/50_export.ipynb #d98a9cd2
 def to_exported(
@@ -207,7 +207,7 @@ def to_exported(
     top_k:int=None, # only the branches of the largest weights count; None for all
 ) -> Path: # the file
     "Write the network by `torch.export`, images (N, C_in, H, W) in 0..1 to probabilities (N, C), if it equals `learn` to 1e-5."
-    path, about = _checked_file(learn, path, top_k), _about(learn)
+    path, about = _checked_file(learn, path, top_k), _describe_network(learn)
     served, image, want = _to_serve(learn, top_k)
     write_aside(path, lambda part: _write_exported(part, served, image, want, about))
     return path

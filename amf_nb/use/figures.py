@@ -16,27 +16,27 @@ from .evidence import AMFInterpretation, class_weights, leaning
 from .names import branch_colors, for_figure
 
 # %% ../../nbs/use/12_figures.ipynb #b8038fb1
-def _epochs(ax):
+def _label_epochs(ax):
     "Whole numbers under an axis of epochs."
     ax.set_xlabel('epoch')
     ax.xaxis.get_major_locator().set_params(integer=True)
 
-def _by_epoch(ax, log, names, column, **style):
+def _lines_by_epoch(ax, log, names, column, **style):
     "Lines of `column` over epochs, one for each branch."
     for n, c in branch_colors(names).items():
         rows = log[log.branch == n]
         looks = dict(label=for_figure(n), color=c, marker='o', ms=3) | style
         ax.plot(rows.epoch, rows[column], **looks)
-    _epochs(ax)
+    _label_epochs(ax)
 
 # %% ../../nbs/use/12_figures.ipynb #6ae29fc7
 @patch
 def plot_branch_curves(self:AMFInterpretation) -> np.ndarray: # two matplotlib axes
     "Loss on training (dashed) and validation images, and validation accuracy, of each branch by epoch."
     log, (fig, axs) = self.by_epoch(), plt.subplots(1, 2, figsize=(8, 3), constrained_layout=True)
-    _by_epoch(axs[0], log, self.names, 'valid_loss')
-    _by_epoch(axs[0], log, self.names, 'train_loss', ls='--', label=None)
-    _by_epoch(axs[1], log, self.names, 'accuracy')
+    _lines_by_epoch(axs[0], log, self.names, 'valid_loss')
+    _lines_by_epoch(axs[0], log, self.names, 'train_loss', ls='--', label=None)
+    _lines_by_epoch(axs[1], log, self.names, 'accuracy')
     axs[0].set(title='loss: validation, dashed: training', ylabel='nats')
     axs[1].set(title='accuracy of each branch, validation')
     axs[1].legend(frameon=False)
@@ -47,13 +47,13 @@ def plot_branch_curves(self:AMFInterpretation) -> np.ndarray: # two matplotlib a
 def plot_epochs(self:AMFInterpretation) -> np.ndarray: # two matplotlib axes
     "Mean weight of each branch by epoch, and the entropy of the weights."
     log, (fig, axs) = self.by_epoch(), plt.subplots(1, 2, figsize=(8, 2.8), constrained_layout=True)
-    _by_epoch(axs[0], log, self.names, 'weight')
+    _lines_by_epoch(axs[0], log, self.names, 'weight')
     axs[0].set(title='mean weight of each branch', ylim=(0, 1))
     axs[0].legend(frameon=False)
     h = log.groupby('epoch').entropy.first()
     axs[1].plot(h.index, h, 'o-', color='black', ms=3)
     axs[1].axhline(np.log(len(self.names)), color='grey', ls='--', lw=1)
-    _epochs(axs[1])
+    _label_epochs(axs[1])
     axs[1].set(title='entropy of the weights; dashed: all equal', ylabel='nats', ylim=(0, 1.08 * np.log(max(len(self.names), 2))))
     return axs
 
@@ -67,7 +67,7 @@ def _draw_curves(names, rows, released):
     axs[0].set(title='loss of the fused prediction', ylabel='nats')
     axs[0].legend(frameon=False)
     axs[1].set(title=f'{for_figure(names[2]) if len(names) > 2 else ""}, validation')
-    for ax in axs: _epochs(ax)
+    for ax in axs: _label_epochs(ax)
     if released and released < len(rows): [ax.axvline(released + 0.5, color='grey', ls=':') for ax in axs]
     return axs
 
@@ -116,7 +116,7 @@ def plot_class_weights(self:AMFInterpretation,
     most:int=20, # classes to show
 ) -> plt.Axes: # the axes
     "Mean weight of each branch by class, with 95% intervals."
-    note = '\nthe policy is off: every image has the same weights' if self.off else ''
+    note = '\nthe policy is off: every image has the same weights' if self.policy_is_off else ''
     return _draw_class_weights(class_weights(self.weights, self.targets, self.vocab, self.names), self.names, most, note)
 
 # %% ../../nbs/use/12_figures.ipynb #13fd9f94
@@ -162,7 +162,7 @@ def plot_corners(self:AMFInterpretation,
     "For each branch a row of the images that lean on it most, with class and weight."
     rows = dict(zip(self.names, leaning(self.weights, n)))
     axs = self._rows_of_pictures(rows, lambda b, i: [self.label_of(i), f'{self.weights[i, self.names.index(b)]:.2f}'], n, branch_colors(self.names))
-    if self.off: axs[0, 0].figure.suptitle('the policy is off: every image has the same weights, none leans on a branch', fontsize=9)
+    if self.policy_is_off: axs[0, 0].figure.suptitle('the policy is off: every image has the same weights, none leans on a branch', fontsize=9)
     return axs
 
 # %% ../../nbs/use/12_figures.ipynb #e08e58a3
@@ -173,7 +173,7 @@ def plot_torn(self:AMFInterpretation,
     "The images that the policy is torn about, with class and highest weight."
     top = self.weights.max(1)
     axs = self._rows_of_pictures({'torn': self.torn(n)}, lambda _, i: [self.label_of(i), f'{self.names[top.indices[i]]} {top.values[i]:.2f}'], n)
-    if self.off: axs[0, 0].figure.suptitle('the policy is off: it is torn about no image more than another', fontsize=9)
+    if self.policy_is_off: axs[0, 0].figure.suptitle('the policy is off: it is torn about no image more than another', fontsize=9)
     return axs
 
 # %% ../../nbs/use/12_figures.ipynb #8f5a0731
@@ -186,18 +186,18 @@ def plot_leaning(
     return AMFInterpretation.from_learner(learn, dl).plot_corners(n)
 
 # %% ../../nbs/use/12_figures.ipynb #65a43a82
-def _place(weights_N_3):
+def _triangle_points(weights_N_3):
     "Points (N, 2) in the triangle with the corners (0, 0), (1, 0) and (1/2, 3**0.5 / 2)."
     return weights_N_3 @ np.array([[0, 0], [1, 0], [0.5, 0.75 ** 0.5]])
 
 # %% ../../nbs/use/12_figures.ipynb #15ec07ea
-def _alpha(n): return float(np.clip(8 / n ** 0.5, 0.2, 0.8)) # of a dot among n
+def _dot_opacity(n): return float(np.clip(8 / n ** 0.5, 0.2, 0.8)) # of a dot among n
 
-def _ternary(ax, w, names, c):
+def _draw_triangle(ax, w, names, c):
     "Weights of three branches in a triangle."
-    xy, corner = _place(w), _place(np.eye(3))
+    xy, corner = _triangle_points(w), _triangle_points(np.eye(3))
     ax.plot(*corner[[0, 1, 2, 0]].T, color='grey', lw=1)
-    ax.scatter(*xy.T, s=12 if np.ptp(w, 0).max() > 1e-6 else 60, c=[list(c.values())[k] for k in w.argmax(1)], alpha=_alpha(len(w)), lw=0)
+    ax.scatter(*xy.T, s=12 if np.ptp(w, 0).max() > 1e-6 else 60, c=[list(c.values())[k] for k in w.argmax(1)], alpha=_dot_opacity(len(w)), lw=0)
     ax.plot(*corner.mean(0), '+', color='black', ms=12)
     for (x, y), n, ha, va in zip(corner, names, ('right', 'left', 'center'), ('top', 'top', 'bottom')):
         away = -0.02 if va == 'top' else 0.02
@@ -206,7 +206,7 @@ def _ternary(ax, w, names, c):
     ax.axis('off')
 
 # %% ../../nbs/use/12_figures.ipynb #12e1424d
-def _parallel(ax, w, names, c, most=200):
+def _draw_parallel(ax, w, names, c, most=200):
     "Weights of any number of branches, one line an image."
     some = np.linspace(0, len(w) - 1, min(most, len(w))).astype(int)
     for row in w[some]: ax.plot(range(len(names)), row, color=c[names[row.argmax()]], alpha=0.25, lw=0.8)
@@ -216,7 +216,7 @@ def _parallel(ax, w, names, c, most=200):
     ax.legend(frameon=False)
 
 # %% ../../nbs/use/12_figures.ipynb #6ea781cb
-def _histogram(ax, w, names, c):
+def _draw_histogram(ax, w, names, c):
     "The weight of the first of two branches."
     ax.hist(w[:, 0], np.linspace(0, 1, 41), color=c[names[0]])
     ax.axvline(0.5, color='grey', ls='--', lw=1)
@@ -231,41 +231,41 @@ def plot_simplex(self:AMFInterpretation) -> plt.Axes: # the axes
     self.need_branches('weigh')
     w, K = self.weights.numpy(), len(self.names)
     fig, ax = plt.subplots(figsize=(6, 4.4 if K == 3 else 3), constrained_layout=True)
-    {2: _histogram, 3: _ternary}.get(K, _parallel)(ax, w, self.names, branch_colors(self.names))
-    ax.set_title('Weights of all images' + ('\nthe policy is off: all of them lie on one point' if self.off else ''), fontsize=10)
+    {2: _draw_histogram, 3: _draw_triangle}.get(K, _draw_parallel)(ax, w, self.names, branch_colors(self.names))
+    ax.set_title('Weights of all images' + ('\nthe policy is off: all of them lie on one point' if self.policy_is_off else ''), fontsize=10)
     return ax
 
 # %% ../../nbs/use/12_figures.ipynb #7d8fe3d1
-def _median(y):
+def _median_interval(y):
     "Median of `y` with a 95% interval from its order statistics, whatever the distribution."
     y = np.sort(y)
     j = max(int(stats.binom.ppf(0.025, len(y), 0.5)), 1)
     return np.median(y), y[j - 1], y[-j]
 
-def _binned(x, y, bins=6):
+def _binned_medians(x, y, bins=6):
     "Median of x, and median of y with its interval, in `bins` groups of equal size along x; (4, bins)."
     parts = [i for i in np.array_split(np.argsort(x, kind='stable'), bins) if len(i)]
-    return np.array([(np.median(x[i]), *_median(y[i])) for i in parts]).T
+    return np.array([(np.median(x[i]), *_median_interval(y[i])) for i in parts]).T
 
 # %% ../../nbs/use/12_figures.ipynb #6b507f7e
 @patch
-def plot_knows(self:AMFInterpretation) -> np.ndarray: # K matplotlib axes
+def plot_weight_vs_loss(self:AMFInterpretation) -> np.ndarray: # K matplotlib axes
     "Weight against relative loss, one panel a branch."
-    table, K, rel = self.knows(), len(self.names), (self.losses - self.losses.mean(1, keepdim=True)).numpy()
+    table, K, rel = self.weight_vs_loss(), len(self.names), (self.losses - self.losses.mean(1, keepdim=True)).numpy()
     cols = min(K, 3)
     fig, axs = plt.subplots(-(-K // cols), cols, figsize=(8, 2.7 * -(-K // cols) + 0.2), squeeze=False, sharey=True, constrained_layout=True)
     for ax in axs.flat[K:]: ax.axis('off')
     for k, (ax, (n, c)) in enumerate(zip(axs.flat, branch_colors(self.names).items())):
-        ax.scatter(self.weights[:, k], rel[:, k], s=9, color=c, alpha=_alpha(len(rel)), lw=0)
-        if not self.off:
-            x, y, low, high = _binned(self.weights[:, k].numpy(), rel[:, k])
+        ax.scatter(self.weights[:, k], rel[:, k], s=9, color=c, alpha=_dot_opacity(len(rel)), lw=0)
+        if not self.policy_is_off:
+            x, y, low, high = _binned_medians(self.weights[:, k].numpy(), rel[:, k])
             ax.errorbar(x, y, (y - low, high - y), fmt='o-', color='black', ms=4, lw=1.5, capsize=2)
         ax.axhline(0, color='grey', ls='--', lw=1)
-        title = for_figure(n, 16) + ('' if self.off else f': rank correlation {table.rho[n]:+.2f}')
+        title = for_figure(n, 16) + ('' if self.policy_is_off else f': rank correlation {table.rho[n]:+.2f}')
         ax.set(title=title, xlabel='weight', ylim=np.quantile(rel, (0.01, 0.99)) * 1.1)
         ax.title.set_fontsize(10)
     for row in axs: row[0].set_ylabel('loss minus mean of branches')
-    if self.off: fig.suptitle('the policy is off: no weight differs, nothing to know', fontsize=10)
+    if self.policy_is_off: fig.suptitle('the policy is off: no weight differs, nothing to know', fontsize=10)
     return axs.flat[:K]
 
 # %% ../../nbs/use/12_figures.ipynb #59b20185
@@ -308,7 +308,7 @@ def plot_repairs(self:AMFInterpretation,
     return axs
 
 # %% ../../nbs/use/12_figures.ipynb #44304500
-def _gap(table): return (table.n * (table.confidence - table.accuracy).abs()).sum() / table.n.sum()
+def _calibration_gap(table): return (table.n * (table.confidence - table.accuracy).abs()).sum() / table.n.sum()
 
 # %% ../../nbs/use/12_figures.ipynb #8e0a53fb
 @patch
@@ -320,7 +320,7 @@ def plot_reliability(self:AMFInterpretation,
     ax.plot([0, 1], [0, 1], color='grey', ls='--', lw=1)
     for n, c in (branch_colors(self.names) | dict(policy='black')).items():
         t = self.reliability(n, bins)
-        gap, t = _gap(t), t[t.n >= few]
+        gap, t = _calibration_gap(t), t[t.n >= few]
         who = 'fused' if n == 'policy' else for_figure(n)
         ax.plot(t.confidence, t.accuracy, 'o-', ms=4, color=c, lw=2 if n == 'policy' else 1,
                 label=f'{who}, gap {100 * gap:.1f}%')

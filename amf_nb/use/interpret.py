@@ -47,11 +47,11 @@ def thumbnail(
     return np.asarray(res)
 
 # %% ../../nbs/use/16_interpret.ipynb #3790f6eb
-_PARTS, _VERSION = ('parts.safetensors', 'parts.json'), 1
+_FILES, _VERSION = ('parts.safetensors', 'parts.json'), 1
 _FUSED = ('policy', 'uniform', 'static', 'entropy', 'shuffled', 'oracle')
 
 @patch
-def _stored(self:AMFInterpretation):
+def _arrays_to_store(self:AMFInterpretation):
     "Arrays to store, by name."
     at = [i for i in self.shown() if self.picture(i) is not None]
     thumbs = np.stack([thumbnail(self.picture(i)) for i in at]) if at else np.zeros((0, 72, 72, 3), np.uint8)
@@ -65,10 +65,10 @@ def save_parts(
     folder, # an existing folder; an older record in it is replaced
 ) -> Path: # the folder
     "Write `parts.safetensors` and `parts.json`, from which `AMFInterpretation.from_run` reads; each is written aside and renamed."
-    arrays, about = (Path(folder) / n for n in _PARTS)
+    arrays, about = (Path(folder) / n for n in _FILES)
     known = dict(version=_VERSION, names=interp.names, vocab=interp.vocab, about=interp.about)
     with aside(arrays) as part, aside(about) as text:
-        save_file(interp._stored(), part)
+        save_file(interp._arrays_to_store(), part)
         text.write_text(json.dumps(known, indent=1))
         for made, file in ((part, arrays), (text, about)):
             sync(made)
@@ -80,7 +80,7 @@ def read_parts(
     folder, # of a run, with what `save_parts` wrote
 ) -> tuple: # arrays by name, and the description as a dict
     "Arrays and description from the folder of a run; errors say which file is damaged."
-    arrays, info = (Path(folder) / n for n in _PARTS)
+    arrays, info = (Path(folder) / n for n in _FILES)
     for f in (arrays, info):
         if not f.is_file(): raise FileNotFoundError(f'{str(folder)!r} holds no `{f.name}`: give the folder of a run of `amf_train`, or write it by '
                                                     '`save_parts(AMFInterpretation.from_learner(learn), folder)`')

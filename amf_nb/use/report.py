@@ -20,7 +20,7 @@ from .names import as_code, one_line
 # %% ../../nbs/use/60_report.ipynb #ae70536e
 _UNSEEN = ('All numbers below are measured on **{n:,} validation images**. No branch trained on '
            'them, and nothing was fitted to them or chosen by them{but}. ')
-_BUT = ', with one exception: which single branch is called the best'
+_UNSEEN_BUT = ', with one exception: which single branch is called the best'
 _FITTED = ('Policy and static weights were fitted on {images:,} training images that no branch had '
            'trained on {when}. ')
 _HALFWAY = ('by then, after epoch {at}; from the next epoch on the branches trained on these too, '
@@ -30,7 +30,7 @@ _INTERVALS = ('Intervals are 95% intervals over images; they say nothing of anot
               'them, and needs other images for an honest number.')
 
 # %% ../../nbs/use/60_report.ipynb #d1732234
-def _when(about):
+def _when_fitted(about):
     "When the policy was fitted, as a part of a sentence."
     at, epochs = about.get('released'), len((about.get('curves') or dict(rows=[]))['rows'])
     return _HALFWAY.format(at=at) if at and at < epochs else 'and that were held out to the end'
@@ -39,8 +39,8 @@ def _honesty(info, n):
     "Which images the numbers are measured on, and what chose what; Markdown."
     about = info['about']
     fit, best = about.get('policy_fit'), about.get('best_branch')
-    text = _UNSEEN.format(n=n, but='' if best or len(info['names']) < 2 else _BUT)
-    if fit: text += _FITTED.format(images=fit['images'], when=_when(about))
+    text = _UNSEEN.format(n=n, but='' if best or len(info['names']) < 2 else _UNSEEN_BUT)
+    if fit: text += _FITTED.format(images=fit['images'], when=_when_fitted(about))
     if best: text += f'The best single branch, {as_code(best)}, was chosen on those images. '
     return text + _INTERVALS
 
@@ -71,7 +71,7 @@ _SECTIONS = [
     ('How good it is', 'Policy, controls, single branches, and the oracle, which picks the best branch of every image by looking at the answer and cannot be used.',
      'interp.plot_panel();\ninterp.panel()[["accuracy", "low", "high", "nll", "ece"]].astype(float).round(3)', None),
     ('What if one branch were alone', 'Differences are to the policy, image by image, with their 95% interval `d_low` to `d_high` and the p-value of McNemar\'s test.',
-     'interp.alone().astype(float).round(3)', 'branches'),
+     'interp.branches_alone().astype(float).round(3)', 'branches'),
     ('How training went', 'The fused prediction; a dotted line marks where held-out images joined the training set.', 'interp.plot_curves();', 'curves'),
     ('How each branch learned', 'Dashed: loss on training images, with augmentation and dropout.', 'interp.plot_branch_curves();', 'log'),
     ('What the policy did by epoch', 'Weights are equal until the policy is fitted.', 'interp.plot_epochs();', 'weights'),
@@ -83,7 +83,7 @@ _SECTIONS += [
     ('All weights at once', 'Every image by its weights.', 'interp.plot_simplex();', 'branches'),
     ('Images that lean on one branch', 'Class and weight.', 'interp.plot_corners();', 'branches'),
     ('Images that the policy is torn about', 'Class, and the branch of the highest weight.', 'interp.plot_torn();', 'branches'),
-    ('Does the policy know?', 'It does where the black line falls: more weight, less loss than the other branches.', 'interp.plot_knows();', 'branches'),
+    ('Does the policy know?', 'It does where the black line falls: more weight, less loss than the other branches.', 'interp.plot_weight_vs_loss();', 'branches'),
     ('Where branches agree', 'Fusion helps where they err on different images.', 'interp.plot_agreement();', 'branches'),
     ('What fusion repairs and breaks', 'The truth, then what the fused model and the branch alone say.', 'interp.plot_repairs();', 'single label'),
     ('Can probabilities be believed?', 'Points below the line: too sure.', 'interp.plot_reliability();', None),
@@ -168,7 +168,7 @@ th, td {{ padding: .25em .7em; text-align: right; border: 0; border-bottom: 1px 
 '''
 
 # %% ../../nbs/use/60_report.ipynb #5b1ca9b2
-def _tidy(nb):
+def _tidy_outputs(nb):
     "Take warnings out of `nb`, and give every picture the heading above it as alternative text."
     title = ''
     for c in nb.cells:
@@ -192,7 +192,7 @@ def report_html(
     title:str, # of the page
 ) -> str: # a page that needs nothing else
     "`nb` as one HTML page without code."
-    body, _ = _exporter().from_notebook_node(_tidy(nb))
+    body, _ = _exporter().from_notebook_node(_tidy_outputs(nb))
     return _PAGE.format(title=escape(title), body=body)
 
 # %% ../../nbs/use/60_report.ipynb #86c4e1cb

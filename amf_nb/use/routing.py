@@ -72,7 +72,7 @@ def costs(self:AMFLearner) -> dict: # as `branch_costs`
     return branch_costs(self.model, some_images(self).to(self.model.strength.device))
 
 # %% ../../nbs/use/20_routing.ipynb #7536113f
-def _rank(weights_N_K):
+def _rank_of_weights(weights_N_K):
     "The place of each weight in its row, 0 the largest; of equal ones the first comes first."
     a, b = weights_N_K[:, None], weights_N_K[..., None]
     first = torch.ones_like(weights_N_K[0], dtype=torch.bool).expand(weights_N_K.shape[1], -1).tril(-1)
@@ -85,7 +85,7 @@ def weight_mask(
     top_k:int=None, # the most branches to run; None for all
 ) -> torch.Tensor: # bool (N, K), at least one a row
     "Which branches to run by weight."
-    rank, K = _rank(weights_N_K), weights_N_K.shape[1]
+    rank, K = _rank_of_weights(weights_N_K), weights_N_K.shape[1]
     return (weights_N_K >= threshold) & (rank < (K if top_k is None else top_k)) | (rank == 0)
 
 # %% ../../nbs/use/20_routing.ipynb #6f50cc42
@@ -142,7 +142,7 @@ class _LazyTrunk:
         self.acts[depth] = torch.cat([have, a]) if len(have) else a
 
 # %% ../../nbs/use/20_routing.ipynb #435ca33a
-def _put(logits, z, rows, k, shape):
+def _put_logits(logits, z, rows, k, shape):
     "`logits` (N, K, C), None before the first branch ran, with `z` of branch `k` for the images `rows`."
     if logits is None: logits = z.new_zeros(*shape, z.shape[1])
     logits[rows, k] = z
@@ -173,7 +173,7 @@ def follow(self:ByWeight,
     "Run the branches of enough weight."
     ran, logits = weight_mask(weights_N_K, self.threshold, self.top_k), None
     for k, rows in enumerate(r.nonzero()[:, 0] for r in ran.T):
-        if len(rows): logits = _put(logits, run(k, rows), rows, k, ran.shape)
+        if len(rows): logits = _put_logits(logits, run(k, rows), rows, k, ran.shape)
     return ran, logits
 
 # %% ../../nbs/use/20_routing.ipynb #0b59fa9c
@@ -202,7 +202,7 @@ def follow(self:Cascade,
     rows = torch.arange(len(ran), device=ran.device)
     for k in self.order:
         if not len(rows): break
-        logits, ran[rows, k] = _put(logits, run(k, rows), rows, k, ran.shape), True
+        logits, ran[rows, k] = _put_logits(logits, run(k, rows), rows, k, ran.shape), True
         w = renormalise(weights_N_K[rows], ran[rows])
         fused = model.combine(dict(logits=logits[rows]), w)
         rows = rows[_sureness(fused, model.multilabel) < self.confident]
@@ -315,7 +315,7 @@ def _held_parts(self:AMFLearner):
 
 # %% ../../nbs/use/20_routing.ipynb #68b2f986
 @patch
-def _within(self:AMFLearner, budget):
+def _rule_within_budget(self:AMFLearner, budget):
     "The likeliest rule on held-out images whose mean cost is at most `budget`."
     if self.held is None:
         raise ValueError(f'`budget`={budget} is kept by what was predicted of held-out images, '
@@ -334,7 +334,7 @@ def _within(self:AMFLearner, budget):
 def _rule_for(self:AMFLearner, threshold=0., top_k=None, budget=None, confident=None):
     "The rule that the arguments of `route` ask for."
     _check_routable(self.model)
-    if budget is not None: return self._within(budget)
+    if budget is not None: return self._rule_within_budget(budget)
     if confident is not None: return Cascade(confident, cheapest_first(self.costs()))
     return ByWeight(threshold, top_k)
 

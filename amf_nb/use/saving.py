@@ -44,7 +44,7 @@ from .routing import rule_from, some_images
 from ..method.strategies import resolve_strategies, strategy_from_json
 
 # %% ../../nbs/use/40_saving.ipynb #04de6c27
-_instead = 'take one that is, or hand the model on by `learn.export()`'
+_remedy = 'take one that is, or hand the model on by `learn.export()`'
 
 def _check_source(tl, getters):
     "`ValueError` if one of the functions `getters` makes a picture out of an item of `tl`."
@@ -54,7 +54,7 @@ def _check_source(tl, getters):
     given = item if isinstance(item, (tuple, list)) else [item]
     made = isinstance(src, (Image.Image, np.ndarray, torch.Tensor)) and all(src is not o for o in given)
     if made: raise ValueError(f'`dls` make a picture by {getters[-1].name!r}, '
-                              f'which is no step that can be saved: {_instead}')
+                              f'which is no step that can be saved: {_remedy}')
 
 # %% ../../nbs/use/40_saving.ipynb #3a921d87
 def _opener_of(dl, n_in=None):
@@ -68,7 +68,7 @@ def _opener_of(dl, n_in=None):
         name = 'an unknown function' if opener is None else repr(opener.name)
         of = f' for a model of {n_in} channels' * (n_in is not None)
         raise ValueError(f'`dls` open pictures by {name}, '
-                         f'which is no way that can be saved{of}: {_instead}')
+                         f'which is no way that can be saved{of}: {_remedy}')
     _check_source(tls[0], getters)
     return 'amf' if kind is OpenImage else 'fastai'
 
@@ -80,7 +80,7 @@ _item_steps = dict(Resize=(Resize, 'size method pad_mode resamples'),
 _batch_steps = dict(AffineCoordTfm=(AffineCoordTfm, _affine), TrainAffine=(TrainAffine, _affine),
                     RandomResizedCropGPU=(RandomResizedCropGPU, 'size ratio mode valid_scale'))
 
-def _plain(step, name):
+def _step_argument(step, name):
     "The argument `name` of the transform `step` as JSON values; a size as [height, width]."
     v = getattr(step, name)
     if name == 'size' and v is not None:
@@ -104,8 +104,8 @@ def _steps_of(tfms, known):
         if type(t) is IntToFloatTensor and t.div == 255: continue
         if (name := _name_of(t, known)) is None:
             raise ValueError(f'`dls` change pictures by {t.name!r}, '
-                             f'and what can be saved is {[*known]}: {_instead}')
-        res.append(dict(name=name, **{k: _plain(t, k) for k in known[name][1].split()}))
+                             f'and what can be saved is {[*known]}: {_remedy}')
+        res.append(dict(name=name, **{k: _step_argument(t, k) for k in known[name][1].split()}))
     return res
 
 # %% ../../nbs/use/40_saving.ipynb #e881a99d
@@ -115,7 +115,7 @@ def image_spec(
     "How validation pictures come to the model of `learn`; `ValueError` if that cannot be saved."
     dl, n_in = learn.dls.valid, getattr(learn, 'config', {}).get('n_in')
     if not isinstance(dl, TfmdDL) or len(dl.before_batch.fs):
-        raise ValueError(f'`dls` are no plain fastai DataLoaders of images: {_instead}')
+        raise ValueError(f'`dls` are no plain fastai DataLoaders of images: {_remedy}')
     norms = [t for t in dl.after_batch.fs if isinstance(t, Normalize)]
     if len(norms) > 1: raise ValueError(f'`dls` normalise {len(norms)} times: normalise once')
     stats = [[o.flatten().tolist() for o in (t.mean, t.std)] for t in norms]
@@ -128,7 +128,7 @@ def image_spec(
 
 # %% ../../nbs/use/40_saving.ipynb #f4ad5cad
 VERSION = 2
-_made = ('arch', 'policy', 'fusion', 'multilabel', 'n_in', 'n_out', 'p') # as `amf_learner` was told
+_model_arguments = ('arch', 'policy', 'fusion', 'multilabel', 'n_in', 'n_out', 'p') # as `amf_learner` was told
 
 def _check_made(config):
     "`ValueError` unless `config`, of a learner, says how its model is made again."
@@ -152,7 +152,7 @@ def _fit_of(learn):
 def _config_of(learn):
     "Everything but the weights, as plain JSON values."
     _check_made(learn.config)
-    c = {k: learn.config[k] for k in _made}
+    c = {k: learn.config[k] for k in _model_arguments}
     c |= dict(strategies=[asdict(s) for s in learn.config['strategies']])
     c |= dict(vocab=[str(v) for v in learn.dls.vocab], image=image_spec(learn), fit=_fit_of(learn))
     rule = learn.core.routing
@@ -162,33 +162,33 @@ def _config_of(learn):
 # %% ../../nbs/use/40_saving.ipynb #5d59183b
 _parser = getattr(re, '_parser', None) or importlib.import_module('sre_parse') # its name before Python 3.11
 
-def _ways(items):
+def _ways_of_items(items):
     "An upper bound on the ways in which the parsed regular expression `items` matches a text of 100 characters."
     n = 1
     for op, arg in items:
         kind = str(op)
-        if kind.endswith('REPEAT'): n *= sum(min(_ways(arg[2]), 10**6) ** k for k in range(min(arg[0], 100), min(arg[1], 100) + 1))
-        elif kind == 'BRANCH': n *= sum(map(_ways, arg[1]))
-        elif kind == 'GROUPREF_EXISTS': n *= _ways(arg[1]) + _ways(arg[2] or [])
-        elif kind in ('SUBPATTERN', 'ASSERT', 'ASSERT_NOT'): n *= _ways(arg[-1])
-        elif kind == 'ATOMIC_GROUP': n *= _ways(arg)
+        if kind.endswith('REPEAT'): n *= sum(min(_ways_of_items(arg[2]), 10**6) ** k for k in range(min(arg[0], 100), min(arg[1], 100) + 1))
+        elif kind == 'BRANCH': n *= sum(map(_ways_of_items, arg[1]))
+        elif kind == 'GROUPREF_EXISTS': n *= _ways_of_items(arg[1]) + _ways_of_items(arg[2] or [])
+        elif kind in ('SUBPATTERN', 'ASSERT', 'ASSERT_NOT'): n *= _ways_of_items(arg[-1])
+        elif kind == 'ATOMIC_GROUP': n *= _ways_of_items(arg)
     return n
 
 # %% ../../nbs/use/40_saving.ipynb #de15641f
-def _cost(pattern):
+def _ways_to_match(pattern):
     "The ways in which the regular expression `pattern` can match; infinitely many for one that is no text, too long or wrong."
     if not isinstance(pattern, str) or len(pattern) > 200: return math.inf
-    try: return min(_ways(_parser.parse(pattern)), 10**9)
+    try: return min(_ways_of_items(_parser.parse(pattern)), 10**9)
     except (re.error, OverflowError, RecursionError): return math.inf
 
 # %% ../../nbs/use/40_saving.ipynb #1b387e0d
-_most = dict(config=16 * 2**20, header=16 * 2**20, branches=64, classes=100_000, channels=64,
+_limits = dict(config=16 * 2**20, header=16 * 2**20, branches=64, classes=100_000, channels=64,
              side=2**15, pixels=2**24, steps=8, ways=2_000_000)
 
 def _strategies_of(items):
     "The strategies that `items` of a configuration describe; `ValueError` if they describe none."
-    if not isinstance(items, list) or not 1 <= len(items) <= _most['branches']: raise ValueError(f"there have to be 1 to {_most['branches']} of them")
-    if sum(_cost(s['train_only']) for s in items if isinstance(s, dict) and s.get('train_only') not in (None, 'norm', 'bias')) > _most['ways']:
+    if not isinstance(items, list) or not 1 <= len(items) <= _limits['branches']: raise ValueError(f"there have to be 1 to {_limits['branches']} of them")
+    if sum(_ways_to_match(s['train_only']) for s in items if isinstance(s, dict) and s.get('train_only') not in (None, 'norm', 'bias')) > _limits['ways']:
         raise ValueError('a `train_only` is no regular expression, or one that can take too long to match')
     try: res = resolve_strategies([strategy_from_json(json.dumps(s)) for s in items])
     except TypeError as e: raise ValueError(str(e)) from e
@@ -214,20 +214,20 @@ def _is_arch(name):
 # %% ../../nbs/use/40_saving.ipynb #4dd92510
 def _is_size(v):
     "Is `v` [height, width] of no more pixels than a model will be given?"
-    return _are(v, 2, 1, _most['side'], int) and v[0] * v[1] <= _most['pixels']
+    return _are_numbers(v, 2, 1, _limits['side'], int) and v[0] * v[1] <= _limits['pixels']
 
-def _are(v, n, lo, hi, kind=(int, float)):
+def _are_numbers(v, n, lo, hi, kind=(int, float)):
     "Is `v` a list of `n` numbers from `lo` to `hi`?"
     return isinstance(v, list) and len(v) == n and all(_is_number(o, lo, hi, kind) for o in v)
 
-_may_be = dict(
+_argument_checks = dict(
     size=_is_size,
     max_sz=lambda v: _is_number(v, 1, 4096, int),
-    resamples=lambda v: _are(v, 2, 0, 5, int),
+    resamples=lambda v: _are_numbers(v, 2, 0, 5, int),
     method=lambda v: v in ('squish', 'crop', 'pad'),
     pad_mode=lambda v: v in ('zeros', 'border', 'reflection'),
     val_xtra=lambda v: _is_number(v, 0, 10),
-    ratio=lambda v: _are(v, 2, 1e-3, 1e3),
+    ratio=lambda v: _are_numbers(v, 2, 1e-3, 1e3),
     valid_scale=lambda v: _is_number(v, 1e-3, 1),
     mode=lambda v: v in ('bilinear', 'nearest', 'bicubic'),
     align_corners=lambda v: v is None or isinstance(v, bool))
@@ -240,16 +240,16 @@ def _is_step(s, known):
     args = {k: v for k, v in s.items() if k != 'name'}
     if set(args) != {*known[name][1].split()}: return False
     free = {'size'} if known is _batch_steps and args['size'] is None else set() # of any size
-    return all(_may_be[k](v) for k, v in args.items() if k not in free)
+    return all(_argument_checks[k](v) for k, v in args.items() if k not in free)
 
 def _is_image(v, n_in):
     "Is `v` what `image_spec` gives for images of `n_in` channels?"
     if not isinstance(v, dict) or {*v} != {'opener', 'size', 'item', 'batch', 'stats'}: return False
-    few = lambda o: isinstance(o, list) and len(o) <= _most['steps']
+    few = lambda o: isinstance(o, list) and len(o) <= _limits['steps']
     steps = lambda o, known: few(o) and all(_is_step(s, known) for s in o)
     ok = v['opener'] in ('amf', 'fastai') and _is_size(v['size'])
     if not ok or not steps(v['item'], _item_steps) or not steps(v['batch'], _batch_steps): return False
-    row = lambda r, lo: isinstance(r, list) and len(r) in (1, n_in) and _are(r, len(r), lo, 1e6)
+    row = lambda r, lo: isinstance(r, list) and len(r) in (1, n_in) and _are_numbers(r, len(r), lo, 1e6)
     s = v['stats']
     return s is None or isinstance(s, list) and len(s) == 2 and row(s[0], -1e6) and row(s[1], 1e-6)
 
@@ -282,8 +282,8 @@ _fields = dict(
     policy=(lambda v, c: v in (None, 'trunk', 'cnn'), "'trunk', 'cnn' or null"),
     fusion=(lambda v, c: v in ('log_probs', 'probs', 'logits', 'features'), "'log_probs', 'probs', 'logits' or 'features'"),
     multilabel=(lambda v, c: isinstance(v, bool), 'true or false'),
-    n_in=(lambda v, c: _is_number(v, 1, _most['channels'], int), f"a whole number from 1 to {_most['channels']}"),
-    n_out=(lambda v, c: _is_number(v, 1, _most['classes'], int), f"a whole number from 1 to {_most['classes']}"),
+    n_in=(lambda v, c: _is_number(v, 1, _limits['channels'], int), f"a whole number from 1 to {_limits['channels']}"),
+    n_out=(lambda v, c: _is_number(v, 1, _limits['classes'], int), f"a whole number from 1 to {_limits['classes']}"),
     p=(lambda v, c: _is_number(v, 0, 1), 'from 0 to 1'),
     vocab=(lambda v, c: isinstance(v, list) and len(v) == c['n_out'] and all(map(_is_text, v)) and len({*v}) == len(v),
            '`n_out` distinct names, of characters that UTF-8 can write'),
@@ -298,7 +298,7 @@ _fields = dict(
 def _is_image_1(v):
     "Is `v` the `image` of a configuration of version 1, but for its `stats`?"
     if not isinstance(v, dict) or set(v) != {'size', 'method', 'stats'}: return False
-    return _is_size(v['size']) and _may_be['method'](v['method'])
+    return _is_size(v['size']) and _argument_checks['method'](v['method'])
 
 def _from_version_1(c):
     "The configuration `c` of version 1 in the terms of version 2."
@@ -329,13 +329,13 @@ def _check_config(c, file):
     return c
 
 # %% ../../nbs/use/40_saving.ipynb #385a0cf1
-def _once(pairs):
+def _distinct_keys(pairs):
     "A dict of `pairs` whose keys are distinct."
     if len(d := dict(pairs)) < len(pairs): raise ValueError(f'one of the keys {reprlib.repr(sorted(d))} comes twice')
     return d
 
 # %% ../../nbs/use/40_saving.ipynb #2ba79224
-def _finite(text):
+def _finite_number(text):
     "The number that `text` stands for, if a float can hold it."
     v = float(text)
     if not np.isfinite(v): raise ValueError(f'{reprlib.repr(text)} is no number')
@@ -344,7 +344,7 @@ def _finite(text):
 # %% ../../nbs/use/40_saving.ipynb #a1ea33ea
 def _strict_json(data):
     "What the UTF-8 `data` say; `ValueError` where JSON can be read in two ways or holds no number."
-    try: return json.loads(data.decode(), object_pairs_hook=_once, parse_int=_finite, parse_float=_finite, parse_constant=_finite)
+    try: return json.loads(data.decode(), object_pairs_hook=_distinct_keys, parse_int=_finite_number, parse_float=_finite_number, parse_constant=_finite_number)
     except RecursionError: raise ValueError('it is nested too deeply') from None
 
 # %% ../../nbs/use/40_saving.ipynb #3f0e366d
@@ -375,8 +375,8 @@ def _checked_config(learn):
     "`_config_of(learn)`; `ValueError` if `load_amf` could not make the model of it again."
     config = _config_of(learn)
     data = json.dumps(dict(config, weights=f'weights-{0:016}.safetensors'), indent=1).encode()
-    if len(data) > _most['config']:
-        raise ValueError(f'it takes more than {_most["config"]} bytes to describe this model: '
+    if len(data) > _limits['config']:
+        raise ValueError(f'it takes more than {_limits["config"]} bytes to describe this model: '
                          'give shorter names')
     c = _check_config(_strict_json(data), 'this model')
     with no_random(): backbone = create_backbone(c['arch'], pretrained=False, n_in=c['n_in'])
@@ -413,7 +413,7 @@ def save_amf(self:AMFLearner,
     return path
 
 # %% ../../nbs/use/40_saving.ipynb #ba289027
-def _inside(folder, name):
+def _file_inside(folder, name):
     "The ordinary file `name` in `folder`; `FileNotFoundError` or `ValueError` if it is none."
     file = Path(folder) / name
     if not file.exists(): raise FileNotFoundError(f'{file} does not exist: give the folder that `learn.save_amf` wrote, with all that is in it')
@@ -426,18 +426,18 @@ def _read_config(path):
     "The checked contents of `config.json` in the folder `path`."
     if not (Path(path) / 'config.json').exists():
         raise FileNotFoundError(f'`path`={str(path)!r} holds no `config.json`: give the folder that `learn.save_amf` wrote')
-    file = _inside(path, 'config.json')
-    if file.stat().st_size > _most['config']: raise ValueError(f"{file} has more than {_most['config']} bytes: save the model again")
+    file = _file_inside(path, 'config.json')
+    if file.stat().st_size > _limits['config']: raise ValueError(f"{file} has more than {_limits['config']} bytes: save the model again")
     try: c = _strict_json(file.read_bytes())
     except ValueError as e: raise ValueError(f'{file} is not valid JSON ({e}): save the model again') from e
     return _check_config(c, file)
 
 # %% ../../nbs/use/40_saving.ipynb #4e866f00
-_dtypes = dict(F64=8, F32=4, F16=2, BF16=2, I64=8, I32=4, I16=2, I8=1, U8=1, BOOL=1) # bytes of one number
+_bytes_of_dtype = dict(F64=8, F32=4, F16=2, BF16=2, I64=8, I32=4, I16=2, I8=1, U8=1, BOOL=1) # bytes of one number
 
 def _is_tensor(t):
     "Is `t` what the header of a safetensors file says of one tensor?"
-    return isinstance(t, dict) and set(t) == {'dtype', 'shape', 'data_offsets'} and isinstance(t['dtype'], str) and t['dtype'] in _dtypes and \
+    return isinstance(t, dict) and set(t) == {'dtype', 'shape', 'data_offsets'} and isinstance(t['dtype'], str) and t['dtype'] in _bytes_of_dtype and \
         isinstance(t['shape'], list) and len(t['shape']) <= 8 and all(_is_number(s, 0, 2**40, int) for s in t['shape'])
 
 # %% ../../nbs/use/40_saving.ipynb #8de3361e
@@ -446,13 +446,13 @@ def _read_header(file):
     size = file.stat().st_size
     with open(file, 'rb') as f:
         n = int.from_bytes(f.read(8), 'little')
-        if n > min(size - 8, _most['header']): raise ValueError(f'its header would have {n} bytes')
+        if n > min(size - 8, _limits['header']): raise ValueError(f'its header would have {n} bytes')
         head = _strict_json(f.read(n))
     if not isinstance(head, dict): raise ValueError('its header is no table')
     head.pop('__metadata__', None)
     odd = next((k for k, t in head.items() if not _is_tensor(t)), None)
     if odd is not None: raise ValueError(f'its header does not say what {reprlib.repr(odd)} is')
-    want = 8 + n + sum(math.prod(t['shape']) * _dtypes[t['dtype']] for t in head.values())
+    want = 8 + n + sum(math.prod(t['shape']) * _bytes_of_dtype[t['dtype']] for t in head.values())
     if want != size: raise ValueError(f'it has {size} bytes, and its header accounts for {want}')
     return {k: (t['dtype'], tuple(t['shape'])) for k, t in head.items()}
 
@@ -469,7 +469,7 @@ def _check_tensors(tensors, model):
     state = model.state_dict(keep_vars=True)
     unknown, held = [k for k in tensors if k not in state], {id(state[k]): k for k in tensors if k in state}
     missing = [k for k, t in state.items() if id(t) not in held]
-    kinds = lambda t: ('F64', 'F32', 'F16', 'BF16') if t.is_floating_point() else ('I64',) if t.dtype == torch.int64 else _dtypes
+    kinds = lambda t: ('F64', 'F32', 'F16', 'BF16') if t.is_floating_point() else ('I64',) if t.dtype == torch.int64 else _bytes_of_dtype
     wrong = [k for k, (d, s) in tensors.items() if k in state and (s != tuple(state[k].shape) or d not in kinds(state[k]))]
     for what, names in (('tensors that the model has not', unknown), ('no', missing), ('another shape or type of', wrong)):
         if names: raise ValueError(f'it has {what} {reprlib.repr(names[0])}' + f' and {len(names) - 1} more' * (len(names) > 1))
@@ -481,13 +481,13 @@ class ImageOf(ItemTransform):
     _retain = False
     def encodes(self, o): return image_of(o)
 
-def _block(opener, n_in):
+def _image_block(opener, n_in):
     "The fastai block that opens pictures of `n_in` channels as `opener` does."
     if opener == 'amf': return AnyImageBlock() if n_in != 1 else AnyImageBlock(n_in=1)
     kind = PILImageBW if n_in == 1 else PILImage
     return TransformBlock(type_tfms=kind.create, batch_tfms=IntToFloatTensor)
 
-def _made_of(steps, known):
+def _transforms_of(steps, known):
     "The transforms that `_steps_of` described."
     value = lambda v: tuple(v) if isinstance(v, list) else v
     args = lambda s: {k: value(v) for k, v in s.items() if k != 'name'}
@@ -499,10 +499,10 @@ def _empty_dls(c):
     image, vocab, multi = c['image'], c['vocab'], c['multilabel']
     target = MultiCategoryBlock(vocab=vocab) if multi else CategoryBlock(vocab=vocab, sort=False)
     norm = [Normalize.from_stats(*image['stats'], cuda=False)] if image['stats'] else []
-    block = DataBlock((_block(image['opener'], c['n_in']), target), get_x=ImageOf(), get_y=LabelOf(),
+    block = DataBlock((_image_block(image['opener'], c['n_in']), target), get_x=ImageOf(), get_y=LabelOf(),
                       splitter=IndexSplitter(range(len(vocab), 2 * len(vocab))),
-                      item_tfms=_made_of(image['item'], _item_steps),
-                      batch_tfms=[*_made_of(image['batch'], _batch_steps), *norm])
+                      item_tfms=_transforms_of(image['item'], _item_steps),
+                      batch_tfms=[*_transforms_of(image['batch'], _batch_steps), *norm])
     blank = np.zeros((*image['size'], 3), np.uint8)
     pairs = [(blank, [v] if multi else v) for v in vocab]
     return block.dataloaders(pairs * 2, num_workers=0).new_empty()
@@ -524,7 +524,7 @@ def _load_model(c, file):
 # %% ../../nbs/use/40_saving.ipynb #4b49f4a7
 def _learner_of(c, model, start):
     "A learner of `model` as the configuration `c` describes it, with the unfitted policy `start`."
-    config = {k: c[k] for k in (*_made, 'strategies')} | dict(size=c['image']['size'])
+    config = {k: c[k] for k in (*_model_arguments, 'strategies')} | dict(size=c['image']['size'])
     loss, metric = CrossEntropyLossFlat(), accuracy
     if c['multilabel']: loss, metric = BCEWithLogitsLossFlat(), accuracy_multi
     learn = AMFLearner(_empty_dls(c), model.eval(), c['fit']['seed'], config,
@@ -539,7 +539,7 @@ def load_amf(
 ) -> AMFLearner: # for prediction; give it new `dls` to train on
     "Load a model saved by `save_amf`. Nothing is unpickled, downloaded or run; `ValueError` or `FileNotFoundError` says which file is damaged or missing."
     c = _read_config(path)
-    try: file = _inside(path, c['weights'])
+    try: file = _file_inside(path, c['weights'])
     except FileNotFoundError as e: raise FileNotFoundError(f'{e}, or save the model again') from e
     try:
         with no_random(c['fit']['seed'] or 0): model, start = _load_model(c, file)
