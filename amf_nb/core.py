@@ -32,7 +32,8 @@ from .train.resume import Checkpoints
 from .use import collapse # gives learners `collapse`
 from .use.explore import explore
 from .use.export import to_exported, to_onnx
-from .use.interpret import AMFInterpretation, PolicyLog
+from .use.evidence import PolicyLog
+from .use.interpret import AMFInterpretation
 from .use.report import write_report
 from .use.saving import load_amf
 

@@ -526,14 +526,12 @@ def targets_kind(
     n_out:int, # classes; None reads them from `dls`
 ) -> tuple:
     "(classes, multilabel) of `dls`; `ValueError` where they cannot be told or there is one class."
-    have = get_c(dls)
-    n_out = n_out or have
+    n_out = n_out or get_c(dls)
     if not n_out: raise ValueError('`n_out` could not be read from `dls`: pass the number of classes')
     lf = loss_func if loss_func is not None else getattr(dls.train_ds, 'loss_func', None)
     multi = Expected.of(dls).multilabel
     if multi is None: multi = bool(loss_labels(lf))
     if n_out < 2 and not multi: raise ValueError(f'`dls` has {n_out} class: a classifier needs at least two')
-    if have and n_out != have: raise ValueError(f'`n_out`={n_out}, and `dls` have {have} classes: leave `n_out` out')
     return n_out, multi
 
 # %% ../../nbs/train/40_learner.ipynb #543a1717
