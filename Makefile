@@ -5,7 +5,7 @@
 # make readme README.md from nbs/index.ipynb
 # make bench  the accuracy in README.md: five seeds against standard fine-tuning; about 15 minutes on two cores
 # make speed  time and memory against standard fine-tuning, separate runs and plain fastai; a quarter of an hour on two cores that do nothing else
-# make cpu    the larger comparison of the bench chapter, about an hour and a half on two cores
+# make cpu    the larger comparison of the study wing, about an hour and a half on two cores
 # soak   the long campaigns: killed runs, hostile files, property tests, load; records in bench/soak, about an hour and a half on two cores
 # newest the tests with the newest fastai, in .venv-newest; another Python: make newest PYTHON=python3.13 ENV=.venv-3.13
 # docs   the notebooks as a static site in _site/
