@@ -14,10 +14,10 @@ from fastai.callback.data import PartialDL, WeightedDL
 from fastai.callback.mixup import CutMix, MixUp
 from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import Learner
-from fastai.data.block import CategoryBlock, DataBlock, MultiCategoryBlock
+from fastai.data.block import CategoryBlock, DataBlock
 from fastai.data.core import DataLoaders
-from fastai.data.transforms import CategoryMap, IndexSplitter, IntToFloatTensor, ToTensor
-from fastai.losses import (BCEWithLogitsLossFlat, CrossEntropyLossFlat, FocalLoss, FocalLossFlat,
+from fastai.data.transforms import CategoryMap, IndexSplitter, IntToFloatTensor
+from fastai.losses import (BCEWithLogitsLossFlat, FocalLoss, FocalLossFlat,
                            LabelSmoothingCrossEntropy, LabelSmoothingCrossEntropyFlat, MSELossFlat)
 from fastai.metrics import AccumMetric, accuracy
 from fastai.torch_core import set_seed
