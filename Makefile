@@ -1,9 +1,10 @@
-# make demo   fine-tune the shipped sample three ways at once; the run lands in runs/
+# make demo   fine-tune the shipped drawings three ways at once; the run lands in runs/
 # make test   every notebook, then tests/
 # make portable  both again under settings that make this processor calculate like others; about 40 minutes on two cores
 # make sync   the notebooks are the source: cleaning and exporting them must change nothing
 # make readme README.md from nbs/index.ipynb
-# make bench  the accuracy in README.md: five seeds against standard fine-tuning; about 15 minutes on two cores
+# make bench  the accuracy in README.md, on sets of five kinds: about three hours on two cores. SETS is a folder with aircraft/, dtd10/
+#             and fashion-mnist/; clip art and icons are Debian packages, which the error names if one is missing
 # make speed  time and memory against standard fine-tuning, separate runs and plain fastai; a quarter of an hour on two cores that do nothing else
 # make cpu    the larger comparison of the study wing, about an hour and a half on two cores
 # soak   the long campaigns: killed runs, hostile files, property tests, load; records in bench/soak, about an hour and a half on two cores
@@ -38,8 +39,9 @@ sync: .venv/ready
 readme: .venv/ready
 	.venv/bin/python bench/readme.py
 
+SETS ?= $(HOME)/sets
 bench: .venv/ready
-	.venv/bin/amf_bench run sample --out bench/sample --workers 2
+	.venv/bin/amf_bench run kinds --out bench/kinds --workers 2 --path $(SETS)
 
 speed: .venv/ready
 	.venv/bin/amf_bench speed --out bench/speed

@@ -14,10 +14,13 @@ import inspect
 import json
 import math
 import os
+import re
 import shlex
 import shutil
 import sys
+import time
 import warnings
+from collections import Counter
 from csv import QUOTE_NONNUMERIC
 from glob import glob
 from pathlib import Path
@@ -35,20 +38,22 @@ from fastcore.docments import docments
 from tqdm import tqdm
 
 from .method.backbones import create_backbone
-from .data.loaders import sample_dls
+from .method.controls import hits_of
+from .data.clipart import clipart_dls
 from .use.saving import check_savable, load_amf
 from .train.devices import alone, by_first, share_of_batch, whole_group
 from .files import check_makeable, check_writable, locked, peak_memory_mb, write_aside
 from .data.folders import image_dls
 from .train.guard import BranchGuard
-from .data.images import check_images, find_images
+from .data.images import check_images, find_files, image_suffixes
 from .use.evidence import PolicyLog
 from .use.interpret import AMFInterpretation, save_parts
 from .use.names import one_line
 from .train.learner import amf_learner
 from .use.report import write_report
-from .train.resume import Checkpoints
-from .study.cells import PRESETS, cell_key, package_versions, preset_cells, read_bench, run_cells
+from .train.resume import Checkpoints, OtherFit, data_identity, differences
+from .study.cells import PRESETS, cell_key, package_versions, preset_cells
+from .study.cells import read_bench, run_cells
 from .study.speed import SECTIONS, plot_speed, run_speed, speed_table
 from .study.tables import bench_table, plot_bench
 from .method.strategies import resolve_strategies
@@ -63,7 +68,8 @@ def make_parser(
     bare:dict=None, # option to the value it has when it is given without one
 ) -> argparse.ArgumentParser: # for the parameters of `func`
     "A command line for `func`: types and defaults from its signature, help from its comments."
-    p = argparse.ArgumentParser(description=inspect.getdoc(func), formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    shown = argparse.ArgumentDefaultsHelpFormatter
+    p = argparse.ArgumentParser(description=inspect.getdoc(func), formatter_class=shown)
     for name, d in docments(func, full=True, returns=False).items():
         kind, default = d.anno, None if d.default is inspect.Parameter.empty else d.default
         text = (d.docment or '').replace('%', '%%')
@@ -78,7 +84,7 @@ def make_parser(
 
 # %% ../nbs/95_cli.ipynb #a5ab0253
 _OPTIONS = dict(
-    epochs=(lambda v: v >= 1, 'at least 1'),
+    epochs=(lambda v: v >= 0, 'at least 1, or 0 to solve probes only'),
     size=(lambda v: v == 0 or 8 <= v <= 4096, 'a side of 8 to 4096 pixels'),
     bs=(lambda v: v >= 1, 'at least 1 image a batch'),
     lr=(lambda v: 0 < v < math.inf, 'a number above 0, such as 0.005'),
@@ -86,8 +92,7 @@ _OPTIONS = dict(
     valid_pct=(lambda v: 0 < v < 1, 'a share between 0 and 1, such as 0.2'),
     views=(lambda v: v >= 0, 'how many versions of each image to store, or 0'),
     policy=(lambda v: v in ('auto', 'trunk', 'cnn', 'none'), 'auto, trunk, cnn or none'),
-    fusion=(lambda v: v in ('log_probs', 'probs', 'logits', 'features'),
-            'log_probs, probs, logits or features'),
+    fusion=(lambda v: v in ('log_probs', 'probs'), 'log_probs or probs'),
     on_fault=(lambda v: v in ('drop', 'restart', 'stop'), 'drop, restart or stop'))
 
 # %% ../nbs/95_cli.ipynb #76ea0a04
@@ -102,6 +107,12 @@ def check_options(
 # %% ../nbs/95_cli.ipynb #5981a896
 def _names(strategies): return [s.strip() for s in strategies.split(',') if s.strip()] or None
 
+def _check_solvable(epochs, strategies):
+    if epochs or any(s.probe for s in strategies): return
+    names = ', '.join(one_line(s.name) for s in strategies)
+    raise ValueError(f'`epochs`=0 solves probes and trains nothing, and of {names} none is a '
+                     'probe: give at least 1, or name the strategy probe in `strategies`')
+
 def _check_choices(args):
     "Raise what would stop a run with the arguments `args`, if no image is needed to know it."
     check_options(**args)
@@ -109,7 +120,7 @@ def _check_choices(args):
     if folder is not None and not (folder and Path(folder).is_dir()):
         raise NotADirectoryError(f'`folder`={folder!r} is not a folder: '
                                  'give a folder that has a folder of images for every class')
-    resolve_strategies(_names(args['strategies']))
+    _check_solvable(args['epochs'], resolve_strategies(_names(args['strategies'])))
     create_backbone(args['arch'], not args['scratch'], args['weights'])
 
 # %% ../nbs/95_cli.ipynb #ecc93717
@@ -124,7 +135,7 @@ def _plain(run):
     return path.with_name(path.name.removesuffix('.unfinished') or path.name)
 
 def _run_folder(out, stem):
-    "The folder for a run: `out` if it is free, else an error; without `out` the next free `runs/STEM`."
+    "The folder for a run: `out`, which has to be free; without `out` the next free `runs/STEM`."
     if not out:
         tries = (Path('runs') / f'{stem}{f"-{i}" if i > 1 else ""}' for i in range(1, 10_000))
         return next(p for p in tries if not p.exists() and not _unfinished(p).exists())
@@ -143,8 +154,12 @@ def _run_folder(out, stem):
 # %% ../nbs/95_cli.ipynb #4a39e72f
 def _command(args):
     "The command line that repeats a run with the arguments `args`."
-    given = [f'--{k}' if v is True else f'--{k} {shlex.quote(str(v))}' for k, v in args.items() if v not in (None, False, '') and k not in ('folder', 'out')]
-    return ' '.join(['amf_train', *([shlex.quote(str(args['folder']))] if args['folder'] else []), *given])
+    quoted = lambda v: shlex.quote(str(v))
+    given = {k: v for k, v in args.items() if v not in (None, False, '')}
+    folder = [quoted(given['folder'])] if 'folder' in given else []
+    options = [f'--{k}' if v is True else f'--{k} {quoted(v)}' for k, v in given.items()
+               if k not in ('folder', 'out')]
+    return ' '.join(['amf_train', *folder, *options])
 
 def _from_anywhere(args):
     "`args` with paths that mean the same from every folder."
@@ -169,15 +184,20 @@ def _begin(args):
     return out
 
 # %% ../nbs/95_cli.ipynb #712f1af7
+def _say_kept(out, failed):
+    "Say how to go on with the run `out`: after what `failed` is mended, or at once."
+    when = ' once what follows is mended' if failed else ''
+    print(f'what was trained is kept: {_go_on(out)} goes on{when}', file=sys.stderr)
+
 @contextlib.contextmanager
 def _tidy(out, new):
     "If the block fails, say how to go on; a `new` run that has nothing to go on with is deleted."
     try: yield
-    except BaseException:
+    except BaseException as e:
         if not rank_distrib():
             trained = any(_unfinished(out).glob('checkpoints/epoch-*'))
             if not trained and new: shutil.rmtree(_unfinished(out), ignore_errors=True)
-            else: print(f'what was trained is kept: {_go_on(out)} goes on', file=sys.stderr)
+            elif not isinstance(e, OtherFit): _say_kept(out, isinstance(e, Exception))
         raise
 
 # %% ../nbs/95_cli.ipynb #bd34087b
@@ -200,8 +220,10 @@ def policy_text(
 ) -> str: # one sentence
     "What the policy promised on held-out images, in one sentence."
     if fit is None: return 'No policy was fitted: the branches are weighed equally.'
-    gain = f'{fit["gain"]:+.4f} nats an image (standard error {fit["se"]:.4f}) over the same weights for every image, out of sample'
-    if fit['strength'] == 0: return f'The policy is off and weighs every image alike: the best it offered was {gain}.'
+    gain = (f'{fit["gain"]:+.4f} nats an image (standard error {fit["se"]:.4f}) '
+            'over the same weights for every image, out of sample')
+    if fit['strength'] == 0:
+        return f'The policy is off and weighs every image alike: the best it offered was {gain}.'
     return f'The policy is on at strength {fit["strength"]:g}: it gained {gain}.'
 
 # %% ../nbs/95_cli.ipynb #b3ce4e8b
@@ -229,6 +251,7 @@ def _figures(interp, folder):
     "Write the run's figures as PNG files into `folder`."
     plots = dict(learning_curves=interp.plot_curves, weights_by_class=interp.plot_class_weights,
                  leaning=interp.plot_corners)
+    if not interp.about['curves']: del plots['learning_curves'] # nothing was trained
     for name, plot in plots.items():
         with _or_say(f'{name}.png'):
             axs = plot()
@@ -238,8 +261,8 @@ def _figures(interp, folder):
 # %% ../nbs/95_cli.ipynb #a1ba2261
 def _metrics(learn, interp, seconds):
     "What a run was and found, as JSON values."
-    names = learn.recorder.metric_names[1:-1]
-    history = [dict(zip(names, map(float, row))) for row in learn.recorder.values]
+    curves = interp.about['curves'] or dict(names=[], rows=[])
+    history = [dict(zip(curves['names'], row)) for row in curves['rows']]
     images = dict(train=len(learn.dls.train_ds), valid=len(learn.dls.valid_ds))
     return dict(panel=interp.panel().to_dict('index'), compare=interp.compare().to_dict('index'),
                 policy_fit=learn.policy_fit, verdict=_judge(learn, interp), faults=learn.faults,
@@ -257,17 +280,25 @@ def _tables(learn, interp, folder, seconds):
     _write_json(folder / 'metrics.json', _metrics(learn, interp, seconds))
 
 # %% ../nbs/95_cli.ipynb #cb9785bc
+def _ending(learn, judged, seconds):
+    "The last lines that a run prints, of which `judged` is the first, if anything was trained."
+    took = f'in {seconds:.0f} s.'
+    if learn.trained: return [*judged, policy_text(learn.policy_fit), f'Trained {took}']
+    names = ', '.join(one_line(learn.model.names[k]) for k in learn.usable)
+    return [f'Nothing was trained; {names} solved {took}']
+
 def _results(learn, folder, seconds):
     "Write model, tables and figures into `folder`, as far as possible; returns what to print."
     learn.save_amf(folder / 'model')
-    text = [policy_text(learn.policy_fit)]
+    panel, judged = [], []
     with _or_say('tables and figures'):
         interp = AMFInterpretation.from_learner(learn)
         with _or_say('parts.safetensors'): save_parts(interp, folder)
         with _or_say('tables'): _tables(learn, interp, folder, seconds)
         _figures(interp, folder)
-        text = [panel_text(interp.panel()) + '\n', _judge(learn, interp), *text]
-    return '\n'.join(['', *text, f'Trained in {seconds:.0f} s.'])
+        panel, judged = [panel_text(interp.panel()) + '\n'], [_judge(learn, interp)]
+    return '\n'.join(['', *panel, *_ending(learn, judged, seconds)])
+
 
 # %% ../nbs/95_cli.ipynb #6d98af29
 def _finish(out, text, report=True):
@@ -310,19 +341,29 @@ def start(self:TerminalProgress, what):
     self.bar = tqdm(total=len(self.dl), desc=text, leave=False, disable=None, unit='batch')
 
 @patch
-def before_train(self:TerminalProgress): self.start('training')
+def before_train(self:TerminalProgress):
+    "A bar for the training images."
+    self.start('training')
 
 @patch
-def before_validate(self:TerminalProgress): self.start('validation')
+def before_validate(self:TerminalProgress):
+    "A bar for the images to score on."
+    self.start('validation')
 
 @patch
-def after_batch(self:TerminalProgress): self.bar.update()
+def after_batch(self:TerminalProgress):
+    "One batch further."
+    self.bar.update()
 
 @patch
-def after_train(self:TerminalProgress): self.bar.close()
+def after_train(self:TerminalProgress):
+    "The bar goes, so that nothing of it is left before the table."
+    self.bar.close()
 
 @patch
-def after_validate(self:TerminalProgress): self.bar.close()
+def after_validate(self:TerminalProgress):
+    "The bar goes."
+    self.bar.close()
 
 # %% ../nbs/95_cli.ipynb #2f7b7ec4
 def _column(name): return int(name) if name and name.isdigit() else name or None
@@ -330,7 +371,7 @@ def _column(name): return int(name) if name and name.isdigit() else name or None
 def _dls_for(args):
     "The `DataLoaders` that the options ask for."
     size, bs, seed = args['size'], share_of_batch(args['bs']), args['seed']
-    if args['folder'] is None: return sample_dls(size=size or 64, bs=bs, seed=seed)
+    if args['folder'] is None: return clipart_dls(size=size or 64, bs=bs, seed=seed)
     columns = {k: _column(args[k]) for k in ('fn_col', 'label_col')}
     given = {k: args[k] or None for k in ('csv', 'label_delim', 'valid')}
     return image_dls(args['folder'], size=size or 224, bs=bs, seed=seed, **columns, **given,
@@ -346,33 +387,70 @@ def _learner_for(args):
     check_savable(learn)
     return learn.remove_cbs([BranchGuard, ProgressCallback]).add_cb(BranchGuard(args['on_fault']))
 
-# %% ../nbs/95_cli.ipynb #3e236213
-def _train(out, args):
-    "Train the run `out`, from its newest checkpoint if any, and write results; what to print."
-    learn, views = _learner_for(args), args['views']
+# %% ../nbs/95_cli.ipynb #758ded0f
+def _solve_first(learn):
+    "Solve the probes of `learn`; what they are worth, as a line, or None without probes."
+    if not any(b.strategy.probe for b in learn.core.branches): return None
+    start = time.perf_counter()
+    learn.fine_tune(0)
+    targets, multi, names = learn.solved.targets_N, learn.core.multilabel, learn.core.names
+    right = {names[k]: hits_of(z, targets, multi).mean() for k, z in learn.honest.items()}
+    said = ', '.join(f'{one_line(name)} {share:.1%}' for name, share in right.items())
+    return (f'solved in {time.perf_counter() - start:.0f} s, right about training images '
+            f'whose label was hidden from it: {said}')
+
+# %% ../nbs/95_cli.ipynb #9aa9dfb9
+def _same_images(out, dls):
+    "Note the images of the run `out`; `OtherFit` if it was begun with others."
+    file, now = _unfinished(out) / 'checkpoints/images.json', data_identity(dls)
+    if not file.is_file():
+        file.parent.mkdir(exist_ok=True)
+        return _write_json(file, now)
+    if odd := differences(now, json.loads(file.read_text())):
+        raise OtherFit(f'{_unfinished(out)} was begun with other images ({odd}): put back what '
+                       'was changed, or begin a new run')
+
+def _sizes(learn):
+    "What there is to learn from, and the branches, as a line."
     dls, names = learn.dls, ', '.join(map(one_line, learn.model.names))
     sizes = f'{len(dls.train_ds):,} training and {len(dls.valid_ds):,} validation images'
-    if not rank_distrib(): print(f'{sizes}, {len(dls.vocab)} classes; branches: {names}', flush=True)
+    return f'{sizes}, {len(dls.vocab)} classes; branches: {names}'
+
+
+# %% ../nbs/95_cli.ipynb #3e236213
+def _fit(learn, out, args):
+    "Train `learn`, from the newest checkpoint of the run `out` if any; seconds."
     saver = Checkpoints(_unfinished(out) / 'checkpoints', resume=True)
-    shown = [] if rank_distrib() else [TerminalProgress()]
-    with learn.feature_cache(views) if views else contextlib.nullcontext(), learn.distrib_ctx() if num_distrib() > 1 else contextlib.nullcontext():
-        learn.fine_tune(args['epochs'], cbs=[PolicyLog(), saver, *shown])
+    shown, views = [] if rank_distrib() else [TerminalProgress()], args['views']
+    stored = learn.feature_cache(views) if views else contextlib.nullcontext()
+    group = learn.distrib_ctx() if num_distrib() > 1 else contextlib.nullcontext()
+    with stored, group: learn.fine_tune(args['epochs'], cbs=[PolicyLog(), saver, *shown])
+    return saver.elapsed()
+
+def _train(out, args):
+    "Train the run `out`, if anything is to be trained, and write results; what to print."
+    learn, start = _learner_for(args), time.perf_counter()
+    by_first(_same_images, out, learn.dls)
+    lines = [_sizes(learn), _solve_first(learn)]
+    if not rank_distrib(): print('\n'.join(filter(None, lines)), flush=True)
+    seconds = _fit(learn, out, args) if args['epochs'] else time.perf_counter() - start
     if rank_distrib(): return None
-    with alone(): return _results(learn, _unfinished(out), saver.elapsed())
+    with alone(): return _results(learn, _unfinished(out), seconds)
+
 
 # %% ../nbs/95_cli.ipynb #5ea9dcd7
 def train_run(
-    folder=None, # folder of images, one folder for each class; none: the shipped sample of Fashion-MNIST
+    folder=None, # folder of images, one folder for each class; none: the shipped sample of clip art
     arch:str='tf_efficientnet_lite0', # timm name, or torchvision/NAME
     strategies:str='', # names with commas between; none: the default three
-    epochs:int=10, # passes over the training images
+    epochs:int=10, # passes over the training images; 0 solves probes and stops
     size:int=0, # side of the images in pixels; 0: 64 for the sample, 224 for a folder
     bs:int=64, # images a batch, of all processes together
     lr:float=5e-3, # learning rate of the heads
     seed:int=42, # of everything random
     out:str=None, # folder for the run; none: the next free one under runs/
     policy:str='auto', # auto, trunk, cnn or none
-    fusion:str='log_probs', # log_probs, probs, logits or features
+    fusion:str='log_probs', # log_probs or probs
     weights:str=None, # file with pretrained weights; none: see the chapter on backbones
     scratch:bool=False, # start from random weights
     csv:str=None, # CSV of file names and labels; file names are relative to the folder
@@ -382,12 +460,13 @@ def train_run(
     valid:str=None, # validation folder, or CSV column that marks validation images
     valid_pct:float=0.2, # share of each class to validate on if there is no such split
     skip_bad:bool=False, # leave out images that cannot be read
-    views:int=0, # train from this many stored versions of each image, so that frozen stages run once; 0: run them in every epoch
+    views:int=0, # versions of each image to store, so that frozen stages run once; 0: none
     no_report:bool=False, # leave report.html out
     on_fault:str='drop', # what to do with a branch that diverges: drop, restart or stop
-    resume:str=None, # an interrupted run to go on with, from its last whole epoch; everything else is as it was
+    resume:str=None, # an interrupted run to go on with; everything else is as it was
 ) -> Path: # the run's folder
-    "Fine-tune an image classifier several ways at once, fuse them, and leave model, tables and figures in a folder."
+    """Fine-tune an image classifier several ways at once, fuse them, and leave model, tables and
+    figures in a folder."""
     args = {k: str(v) if isinstance(v, Path) else v for k, v in locals().items()}
     with whole_group():
         if resume: out, args = by_first(_resumed, resume, args)
@@ -395,7 +474,9 @@ def train_run(
         if not resume: out = by_first(_begin, args)
         lock = locked(_unfinished(out) / 'checkpoints/lock', wait=False)
         with contextlib.nullcontext(True) if rank_distrib() else lock as mine:
-            if not mine: raise ValueError(f'`resume`={str(resume)!r} is being trained by another process: wait for it')
+            if not mine:
+                raise ValueError(f'`resume`={str(resume)!r} is being trained by another process: '
+                                 'wait for it')
             with _tidy(out, not resume): text = _train(out, args)
         if rank_distrib(): return out
         with alone(): return _finish(out, text, not args['no_report'])
@@ -406,7 +487,7 @@ def _resumed(run, args):
     plain = {k: p.default for k, p in inspect.signature(train_run).parameters.items()}
     if odd := [k for k, v in args.items() if k != 'resume' and v != plain[k]]:
         raise ValueError('`resume` takes everything else from the run itself: '
-                         f'leave out {", ".join(odd)}')
+                         f'leave out {", ".join(f"`{k}`" for k in odd)}')
     out, given = _plain(run), f'`resume`={str(run)!r}'
     file = _unfinished(out) / 'config.json'
     if not file.is_file() and (out / 'config.json').is_file():
@@ -420,27 +501,52 @@ def _resumed(run, args):
     return out, {k: v for k, v in plain.items() if k in args} | config['args']
 
 # %% ../nbs/95_cli.ipynb #94977ebc
+def _escaped(text):
+    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in str(text))
+
+def _in_folder(folder):
+    "The image files in `folder`; others are counted on the error stream, by their endings."
+    files, known = find_files(folder), image_suffixes()
+    good = [f for f in files if f.suffix.lower() in known]
+    kinds = Counter(f.suffix.lower() or 'without an ending' for f in files if f not in {*good})
+    if kinds:
+        said = ', '.join(f'{n} {_escaped(kind)}' for kind, n in kinds.most_common())
+        here = _escaped(folder)
+        print(f'left out {kinds.total()} files in {here} without the ending of an image: {said}; '
+              f'a pattern such as "{here}/*" tries them', file=sys.stderr)
+    return good
+
 def _expand(images):
     "Image files named by files, folders and glob patterns, in order, each once."
     found = []
     for name in map(str, images):
         hits = [name] if os.path.lexists(name) else sorted(glob(name, recursive=True)) or [name]
-        for hit in map(Path, hits): found += find_images(hit) if hit.is_dir() else [hit]
-    return list({os.path.abspath(f): f for f in reversed(found)}.values())[::-1]
+        for hit in map(Path, hits): found += _in_folder(hit) if hit.is_dir() else [hit]
+    once = {}
+    for file in found: once.setdefault(os.path.abspath(file), file)
+    if more := len(found) - len(once):
+        print(f'{more} files were named again; each is answered once', file=sys.stderr)
+    return list(once.values())
+
 
 # %% ../nbs/95_cli.ipynb #a8eaa5c9
+def _labels_of(probs, vocab, multilabel):
+    "The label of each row of `probs` (N, C); where there may be several, all that are likely."
+    if not multilabel: return [vocab[int(i)] for i in probs.argmax(1)]
+    return [' '.join(v for v, q in zip(vocab, p) if q > 0.5) for p in probs]
+
 def predict_table(
     learn, # from `load_amf`
     files, # readable image files
     bs:int=64, # images a batch
 ) -> pd.DataFrame: # one row a file: file, label, probability, and the weight of each branch
     "Label, probability and branch weights of every file."
-    m = learn.model
-    parts = learn.gather_parts(learn.dls.test_dl(list(files), bs=bs, num_workers=0), routed=True)
-    with torch.no_grad(): fused = m.combine({k: v for k, v in parts.items() if k != 'targets'}, parts['weights'])
-    probs, vocab = (fused.sigmoid() if m.multilabel else fused.softmax(1)), learn.dls.vocab
-    best = [vocab[int(i)] for i in probs.argmax(1)] if not m.multilabel else [' '.join(v for v, q in zip(vocab, p) if q > 0.5) for p in probs]
-    res = pd.DataFrame(dict(file=[str(f) for f in files], label=best, probability=probs.max(1).values.numpy()))
+    m, dl = learn.model, learn.dls.test_dl(list(files), bs=bs, num_workers=0)
+    parts = learn.gather_parts(dl, routed=True)
+    with torch.no_grad(): fused = m.combine(dict(logits=parts['logits']), parts['weights'])
+    probs = fused.sigmoid() if m.multilabel else fused.softmax(1)
+    labels, sure = _labels_of(probs, learn.dls.vocab, m.multilabel), probs.max(1).values.numpy()
+    res = pd.DataFrame(dict(file=list(map(str, files)), label=labels, probability=sure))
     return res.assign(**{n: parts['weights'][:, k].numpy() for k, n in enumerate(m.names)})
 
 # %% ../nbs/95_cli.ipynb #c78ea41f
@@ -454,9 +560,6 @@ def _model_folder(model):
     return model
 
 # %% ../nbs/95_cli.ipynb #b94c4246
-def _escaped(text):
-    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in str(text))
-
 def table_text(
     table:pd.DataFrame, # from `predict_table`
 ) -> str: # for the terminal
@@ -485,11 +588,13 @@ def predict_files(
     csv:str=None, # write the table to this file as well
     bs:int=64, # images a batch
 ) -> pd.DataFrame: # as in `predict_table`
-    "Predict image files with a saved model; unreadable ones are listed on the error stream and left out."
+    "Predict image files with a saved model; what is left out is named on the error stream."
     check_options(bs=bs)
     if csv: check_writable(csv, 'csv')
     learn, files = load_amf(_model_folder(model)), _expand(images)
-    if not files: raise ValueError('`images` names no image file: give files, folders or patterns such as "photos/*.jpg"')
+    if not files:
+        raise ValueError('`images` names no image file: give files, folders or patterns such as '
+                         '"photos/*.jpg"')
     good, bad = check_images(files)
     for f, why in bad: print(f'left out {_escaped(f)}: {why}', file=sys.stderr)
     if not good: raise ValueError(f'none of the {len(files)} files can be read as an image')
@@ -501,13 +606,54 @@ def predict_files(
             raise
     return res
 
+# %% ../nbs/95_cli.ipynb #80ac8027
+_WORDS = {'make `dls` with `size`': 'give `size`', '`base_lr`': '`lr`',
+          '`fine_tune(0)`': '`epochs`=0',
+          ', or hand the model on by `learn.export()`': '', 'weights=path': '`weights`',
+          ', or give a `Strategy(...)`': '', ', or None for the defaults': '',
+          ', or `dls` without augmentation': '',
+          'with pretrained=False': 'with `scratch=True`',
+          'the folder that `learn.save_amf` wrote': 'the folder of a run, or one that '
+                                                    '`learn.save_amf` wrote'}
+_PLACES = ('folder', 'model', 'images', 'preset') # arguments that are given without a name
+
+def _spoken(text, names):
+    "The message `text` for somebody who types a command with the arguments `names`."
+    for ours, theirs in _WORDS.items(): text = text.replace(ours, theirs)
+    place = next((p for p in _PLACES if p in names), 'path')
+    if 'path' not in names: text = re.sub('`path`', f'`{place}`', text)
+    known = '|'.join(map(re.escape, names))
+    word = lambda name: name if name in _PLACES else f'--{name.replace("_", "-")}'
+    text = re.sub(f'`({known})=True`', lambda m: word(m[1]), text)
+    text = re.sub(f'(?:`({known})=([^`]*)`|(?<=give )({known})=(?=[^ ]))',
+                  lambda m: f'{word(m[1] or m[3])} {m[2] or ""}', text)
+    return re.sub(f'`({known})`(=?)', lambda m: word(m[1]) + m[2].replace('=', ' '), text)
+
+
+# %% ../nbs/95_cli.ipynb #98dd21e5
+_HOME = Path(inspect.getfile(amf_learner)).parents[1] # where this library is
+
+@contextlib.contextmanager
+def _aloud(prog, speak):
+    "Within the block, warnings of this library are lines on the error stream, put by `speak`."
+    plain = warnings.showwarning
+    def show(message, category, filename, *args, **kwargs):
+        ours = issubclass(category, UserWarning) and Path(filename).is_relative_to(_HOME)
+        if not ours: return plain(message, category, filename, *args, **kwargs)
+        print(f'{prog}: {one_line(speak(str(message)), 2000)}', file=sys.stderr)
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
+
+
 # %% ../nbs/95_cli.ipynb #e78f551a
 def _run(parser, func, argv, lost=''):
     "Call `func` with the parsed `argv`; errors that name their remedy are a line, without a trace."
     if hasattr(sys.stdout, 'reconfigure'): sys.stdout.reconfigure(errors='backslashreplace')
     args = vars(parser.parse_args(argv))
+    speak = lambda text: _spoken(text, [*args])
     try:
-        res = func(**args)
+        with _aloud(parser.prog, speak): res = func(**args)
         sys.stdout.flush()
         return res
     except BrokenPipeError:
@@ -515,10 +661,13 @@ def _run(parser, func, argv, lost=''):
         os.dup2(nowhere, sys.stdout.fileno()) # or Python complains at its end
         parser.exit(1)
     except (MemoryError, torch.OutOfMemoryError):
-        parser.exit(2, f'{parser.prog}: out of memory: give a smaller `bs` or `size`\n')
+        less = ' or '.join(f'`{k}`' for k in ('bs', 'size') if k in args)
+        remedy = f'give a smaller {less}' if less else 'close other programs'
+        parser.exit(2, f'{parser.prog}: out of memory: {speak(remedy)}\n')
     except (ValueError, OSError, ImportError, FloatingPointError) as e:
-        parser.exit(2, f'{parser.prog}: {one_line(e, 2000)}\n')
+        parser.exit(2, f'{parser.prog}: {one_line(speak(str(e)), 2000)}\n')
     except KeyboardInterrupt: parser.exit(130, f'{parser.prog}: interrupted{lost}\n')
+
 
 # %% ../nbs/95_cli.ipynb #4ac46240
 def amf_train(
@@ -535,7 +684,8 @@ def amf_predict(
     argv=None, # command line; None takes the process's
 ):
     "The command `amf_predict`: see `predict_files`."
-    parser = argparse.ArgumentParser('amf_predict', description='Label, probability and branch weights of image files.')
+    what = 'Label, probability and branch weights of image files.'
+    parser = argparse.ArgumentParser('amf_predict', description=what)
     parser.add_argument('model', help='folder of a run, or of a saved model')
     parser.add_argument('images', nargs='+', help='image files, folders or patterns')
     parser.add_argument('--csv', metavar='FILE', help='write the table to this file as well')
@@ -546,7 +696,8 @@ def amf_predict(
 def _say_failed(failed, out):
     "Name on the error stream what failed."
     for text in failed.values(): print(text, file=sys.stderr)
-    if failed: print(f'{out / "errors.jsonl"} says more; the same command tries again', file=sys.stderr)
+    errors = out / 'errors.jsonl'
+    if failed: print(f'{errors} says more; the same command tries again', file=sys.stderr)
 
 # %% ../nbs/95_cli.ipynb #ea258b46
 def bench_run(
@@ -557,12 +708,15 @@ def bench_run(
     path:str=None, # folder where you keep data
     ray:str=None, # address of a Ray cluster that runs the cells, or auto; needs the extra `ray`
 ) -> int: # exit code: 0, or 1 if cells failed
-    "Train every data set with every method and seed of a preset, score each once, and print the table."
+    """Train every data set with every method and seed of a preset, score each once, and print the
+    table."""
     cells = preset_cells(preset, seeds)
     frame, failed = run_cells(cells, out, workers, path, ray=ray)
     print(f'\n{bench_table(frame)}')
     elsewhere = {cell_key(c) for c in cells} - {*frame.key, *failed}
-    if elsewhere: print(f'\n{len(elsewhere)} cells are being run by another process: `amf_bench table {out}` shows them when they are done')
+    if elsewhere:
+        print(f'\n{len(elsewhere)} cells are being run by another process: '
+              f'`amf_bench table {out}` shows them when they are done')
     _say_failed(failed, Path(out))
     return int(bool(failed))
 
@@ -589,7 +743,7 @@ def bench_show(
 
 # %% ../nbs/95_cli.ipynb #031f3203
 def bench_speed(
-    out:str='bench/speed', # folder for records; what was measured before with the same configuration is replaced
+    out:str='bench/speed', # folder for records; older ones of the same configuration are replaced
     what:str='', # sections with commas between; none: all
     arch:str=None, # timm name, or torchvision/NAME; none: tf_efficientnet_lite0
     size:int=None, # side of the images in pixels; none: 64
@@ -599,11 +753,14 @@ def bench_speed(
     quick:bool=False, # few images and rounds, for a first look
     figure:str=None, # file to draw the figure to as well: .png, .svg or .pdf
 ) -> int: # exit code 0
-    "Time AMF against standard fine-tuning, separate runs and plain fastai, and print the table of ratios and targets as Markdown."
+    """Time AMF against standard fine-tuning, separate runs and plain fastai, and print the table of
+    ratios and targets as Markdown."""
     _check_figure(figure)
-    options = {k: v for k, v in dict(arch=arch, size=size, n=n, bs=bs, rounds=rounds).items() if v is not None}
+    given = dict(arch=arch, size=size, n=n, bs=bs, rounds=rounds)
+    options = {k: v for k, v in given.items() if v is not None}
     names = [s.strip() for s in what.split(',') if s.strip()]
-    records = run_speed(out, names, quick, lambda text: print(text, file=sys.stderr, flush=True), **options)
+    say = lambda text: print(text, file=sys.stderr, flush=True)
+    records = run_speed(out, names, quick, say, **options)
     print(speed_table(records))
     if figure: _save_figure(plot_speed(records), figure, 150)
     return 0
@@ -611,18 +768,25 @@ def bench_speed(
 # %% ../nbs/95_cli.ipynb #a6b2e5a4
 def _presets_text():
     "All presets in one sentence."
-    data = {n: ', '.join(dict.fromkeys(d for p in parts for d in p['data'])) for n, parts in PRESETS.items()}
-    return 'Presets: ' + '; '.join(f'{n} ({d}; {PRESETS[n][0].get("seeds", 5)} seeds)' for n, d in data.items())
+    def said(name, parts):
+        data = ', '.join(dict.fromkeys(d for p in parts for d in p['data']))
+        return f'{name} ({data}; {parts[0].get("seeds", 5)} seeds)'
+    return 'Presets: ' + '; '.join(said(*preset) for preset in PRESETS.items())
 
 # %% ../nbs/95_cli.ipynb #c784c18d
+_BENCH = 'Compare methods over data sets and seeds, with one record for each, or their speed.'
+
 def _bench_parser():
     "The command line of `amf_bench`."
-    p = argparse.ArgumentParser('amf_bench', description='Compare methods over data sets and seeds, with one record for each, or their speed.')
+    p = argparse.ArgumentParser('amf_bench', description=_BENCH)
     sub = p.add_subparsers(required=True, metavar='run | table | speed')
     more = dict(run=_presets_text(), speed=f'Sections: {", ".join(SECTIONS)}')
-    for name, func, positional in (('run', bench_run, 'preset'), ('table', bench_show, 'folder'), ('speed', bench_speed, None)):
+    functions = dict(run=(bench_run, 'preset'), table=(bench_show, 'folder'),
+                     speed=(bench_speed, None))
+    for name, (func, positional) in functions.items():
         made = make_parser(func, positional, None, dict(ray='auto'))
-        q = sub.add_parser(name, parents=[made], add_help=False, description=made.description, epilog=more.get(name), help=made.description,
+        known = dict(description=made.description, help=made.description, epilog=more.get(name))
+        q = sub.add_parser(name, parents=[made], add_help=False, **known,
                            formatter_class=made.formatter_class)
         q.set_defaults(func=func)
     return p

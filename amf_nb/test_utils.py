@@ -39,15 +39,17 @@ def toy_dls(
     "`DataLoaders` of `toy_images`, 32 pixels."
     x, y = toy_images(n, seed=seed)
     k = n * 2 // 3
-    return array_dls(x[:k], y[:k], x[k:], y[k:], vocab=['red', 'green', 'blue'], size=32, bs=bs, seed=seed, **kwargs)
+    own = dict(vocab=['red', 'green', 'blue'], size=32, bs=bs, seed=seed)
+    return array_dls(x[:k], y[:k], x[k:], y[k:], **own, **kwargs)
 
 # %% ../nbs/99_test_utils.ipynb #45ea17e4
 def toy_strategies(
     k:int=3, # how many
 ) -> list: # of `Strategy`
     "The first `k` of five strategies that freeze all, none or half."
-    return [Strategy('all', stage_decay=0.5), Strategy('top', freeze=0.6, lr_mult=2), Strategy('head', freeze=1),
-            Strategy('norms', train_only='norm'), Strategy('pulled', l2_sp=0.01)][:k]
+    return [Strategy('all', stage_decay=0.5), Strategy('top', freeze=0.6, lr_mult=2),
+            Strategy('head', freeze=1), Strategy('norms', train_only='norm'),
+            Strategy('pulled', l2_sp=0.01)][:k]
 
 # %% ../nbs/99_test_utils.ipynb #7fa2de80
 def _silent(*args): pass
@@ -63,7 +65,8 @@ def toy_learner(
     "A silent AMF learner on `toy_dls` with `k` branches."
     set_seed(seed)
     kwargs.setdefault('policy', 'trunk' if k > 1 else None)
-    learn = amf_learner(dls or toy_dls(seed=seed), arch, toy_strategies(k), pretrained=False, seed=seed, **kwargs)
+    dls, strategies = dls or toy_dls(seed=seed), toy_strategies(k)
+    learn = amf_learner(dls, arch, strategies, pretrained=False, seed=seed, **kwargs)
     learn.logger = _silent
     return learn.remove_cbs(ProgressCallback)
 
@@ -71,7 +74,7 @@ def toy_learner(
 def toy_answers(
     n:int=600, # images
     K:int=3, # branches, at most 5
-    knows:float=1.5, # how well the policy knows which branch is good at what; 0: all weights are equal
+    knows:float=1.5, # how well the policy knows which branch is good at what; 0: weights are equal
     seed:int=0, # of logits and weights
 ) -> dict: # arguments of `AMFInterpretation`: `parts`, `names`, `vocab` and `image`
     "Made-up logits, weights and targets of `n` images with `K` branches and `2 * K` classes."

@@ -1,8 +1,10 @@
 """Every notebook and test under settings that make one processor calculate like others, as records.
 
-python tests/portable.py [SETTING ...] [--out bench/soak/portable.jsonl]      a SETTING is NAME=VALUE, NAME=VALUE ..; none: those below
+python tests/portable.py [SETTING ...] [--out bench/soak/portable.jsonl]
+a SETTING is NAME=VALUE, or several with blanks between; none: those below
 
-The kernels that torch and oneDNN choose differ from processor to processor, and so do the last digits of what they compute.
+The kernels that torch and oneDNN choose differ from processor to processor, and so do the last digits of what they
+compute. `PYTHONPATH=tests/rounding` changes those digits itself, by a relative 3e-7 in every layer.
 Adds a line for each setting with how many notebooks and tests passed; the same setting again replaces its line."""
 import argparse
 import json
@@ -19,7 +21,8 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).parent.parent
-SETTINGS = ['ATEN_CPU_CAPABILITY=default', 'ONEDNN_MAX_CPU_ISA=AVX2', 'OMP_NUM_THREADS=1', 'OMP_NUM_THREADS=2']
+SETTINGS = ['ATEN_CPU_CAPABILITY=default', 'ONEDNN_MAX_CPU_ISA=AVX2', 'OMP_NUM_THREADS=1', 'OMP_NUM_THREADS=2',
+            'PYTHONPATH=tests/rounding']
 
 
 def notebooks(env):
@@ -43,9 +46,16 @@ def tests(env):
     return sum(not tags & {'failure', 'error', 'skipped'} for tags in kind.values()), failed
 
 
+def environment(setting):
+    "The variables of a process that runs under `setting`; folders of modules are looked for in the repository."
+    own = dict(s.split('=', 1) for s in setting.split())
+    if 'PYTHONPATH' in own: own['PYTHONPATH'] = str(ROOT / own['PYTHONPATH'])
+    return os.environ | {'OMP_NUM_THREADS': '1'} | own
+
+
 def record(setting):
     "What passed under `setting`."
-    env, start = os.environ | {'OMP_NUM_THREADS': '1'} | dict(s.split('=', 1) for s in setting.split()), time.time()
+    env, start = environment(setting), time.time()
     (nbs_ok, nbs_bad), (tests_ok, tests_bad) = notebooks(env), tests(env)
     return dict(setting=setting, machine=f'{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}', notebooks=nbs_ok, tests=tests_ok,
                 failed=nbs_bad + tests_bad, minutes=round((time.time() - start) / 60, 1))

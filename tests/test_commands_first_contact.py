@@ -2,6 +2,7 @@
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from unittest.mock import patch
@@ -91,7 +92,7 @@ def test_the_report_shows_names_as_they_are(made):
     assert 'Report on a $run$ of &lt;b&gt;</h1>' in html.replace('&#36;', '$')
     assert 'Traceback' not in html
     assert html.count('<img') > 8
-    assert 'after epoch 1' in report_notebook(run).cells[0].source  # when the weights were fitted
+    assert 'held out to the end' in report_notebook(run).cells[0].source  # what the weights were fitted on
 
 
 def test_importing_and_asking_for_help_print_nothing_else():
@@ -122,7 +123,7 @@ def test_nothing_that_was_computed_is_lost(made, tmp_path, capsys):
     picture = next(folder.rglob('*.png'))
     for csv in (tmp_path / 'no folder/p.csv', tmp_path):
         with patch('amf_nb.cli.load_amf', side_effect=AssertionError('work was done')):
-            assert '`csv`' in refused(capsys, amf_predict, run, picture, '--csv', csv)
+            assert '--csv ' in refused(capsys, amf_predict, run, picture, '--csv', csv)
 
     def full(*args): raise OSError(28, 'No space left on device')
     with patch('amf_nb.cli.write_aside', full), pytest.raises(SystemExit) as e:
@@ -151,7 +152,7 @@ def test_folders_that_are_none(made, tmp_path, capsys):
     assert 'is not a folder' in refused(capsys, amf_train, tmp_path / 'file', '--scratch', *SMALL)
     assert 'is not a folder' in refused(capsys, amf_train, '', *SMALL)
     assert 'empty' in refused(capsys, amf_train, tmp_path / 'empty', *SMALL, '--out', tmp_path / 'run')
-    assert '`out`' in refused(capsys, amf_train, made[0], *SMALL, '--out', tmp_path / 'file/run')
+    assert '--out ' in refused(capsys, amf_train, made[0], *SMALL, '--out', tmp_path / 'file/run')
     assert sorted(p.name for p in tmp_path.iterdir()) == ['empty', 'file']
 
 
@@ -221,12 +222,12 @@ def test_a_disk_that_is_full_is_a_line_and_no_trace(made, tmp_path):
 
 def test_a_bench_writes_where_it_can(tmp_path, capsys):
     (tmp_path / 'file').touch()
-    assert '`out`' in refused(capsys, amf_bench, 'run', 'quick', '--out', tmp_path / 'file')
-    assert '`out`' in refused(capsys, amf_bench, 'speed', '--quick', '--out', tmp_path / 'file/speed')
+    assert '--out ' in refused(capsys, amf_bench, 'run', 'quick', '--out', tmp_path / 'file')
+    assert '--out ' in refused(capsys, amf_bench, 'speed', '--quick', '--out', tmp_path / 'file/speed')
     for figure in (tmp_path / 'no folder/a.png', tmp_path / 'a.txt', tmp_path):
-        assert '`figure`' in refused(capsys, amf_bench, 'table', tmp_path, '--figure', figure)
+        assert '--figure ' in refused(capsys, amf_bench, 'table', tmp_path, '--figure', figure)
         speed = ['speed', '--quick', '--out', tmp_path / 'speed']
-        assert '`figure`' in refused(capsys, amf_bench, *speed, '--figure', figure)
+        assert '--figure ' in refused(capsys, amf_bench, *speed, '--figure', figure)
     (tmp_path / 'cells.json').write_text('[{}]')
     assert 'is no list of cells' in refused(capsys, amf_bench, 'run', tmp_path / 'cells.json')
 
@@ -257,3 +258,109 @@ def on_screen(line):
     shown = []
     for part in line.replace('\x1b[A', '').split('\r'): shown[:len(part)] = part
     return ''.join(shown).rstrip()
+
+
+# messages in the words of the one who typed
+
+@pytest.mark.parametrize('options, said', [
+    ('--bs 0', '--bs 0: give at least 1'), ('--valid-pct 2', '--valid-pct 2.0: give a share'),
+    ('--csv none.csv', "--csv 'none.csv' is no file, neither in folder "),
+    ('--csv l.csv --label-col kind', "--label-col 'kind' is no column"),
+    ('--csv l.csv --fn_col kind', "--fn-col 'kind' is no column"),
+    ('--csv l.csv', 'repair'), ('--strategies standard --epochs 0', '--epochs 0 solves probes'),
+    ('--views 1', '--views 1, but training pictures change'), ('--size 9 --arch test_vit', '--size 160'),
+    ('--resume nowhere --bs 3', '--resume takes everything else from the run itself: leave out --bs')])
+def test_messages_name_options_as_they_are_typed(made, tmp_path, capsys, options, said):
+    folder = pictures(tmp_path / 'a b', ['red', 'green', 'blue'], 24)
+    names = [f.relative_to(folder) for f in sorted(folder.rglob('*.png'))]
+    if said == 'repair': (folder / names[3]).write_bytes(b'no image')
+    pd.DataFrame(dict(name=names, label=[n.parent.name for n in names])).to_csv(folder / 'l.csv', index=False)
+    given = [] if '--resume' in options else [folder, *SMALL, '--out', tmp_path / 'run']
+    line = refused(capsys, amf_train, *given, *options.split())
+    assert line.startswith('amf_train: ') and '`' not in line
+    assert said in line or said == 'repair' and line.endswith('leave them out with --skip-bad')
+
+
+def test_warnings_are_lines_in_the_same_words(tmp_path):
+    folder = pictures(tmp_path / 'all', ['x'], 30)
+    names = [f.relative_to(folder) for f in sorted(folder.rglob('*.png'))]
+    labels = [('cat dog', 'dog bird', 'cat bird')[i % 3] for i in range(30)]
+    pd.DataFrame(dict(name=names, label=labels)).to_csv(folder / 'l.csv', index=False)
+    small = '--arch test_resnet --strategies probe --scratch --size 32 --bs 8 --no-report --epochs 0'
+    done = command('amf_train', folder, *small.split(), '--csv', 'l.csv', '--out', tmp_path / 'run')
+    assert done.returncode == 0
+    assert done.stderr == ("amf_train: labels such as 'cat dog' are read as one class each: if they are several "
+                           "labels of one image, give --label-delim ' '\n")
+
+
+# without an epoch
+
+@pytest.mark.parametrize('strategies', ['probe', 'standard,probe', 'head_only,probe,last_half'])
+def test_a_run_without_an_epoch_is_a_whole_run(made, tmp_path, capsys, strategies):
+    given = [made[0], *SMALL, '--strategies', strategies, '--epochs', 0, '--out', tmp_path / 'run']
+    capsys.readouterr()
+    amf_train([*map(str, given)])
+    said = capsys.readouterr()
+    assert said.err == '' and 'Nothing was trained; probe solved in ' in said.out
+    assert not {'standard', 'head_only'} & {l.split()[0] for l in said.out.splitlines()[2:] if l}
+    assert {'model', 'metrics.json', 'control_panel.csv', 'report.html'} <= {p.name for p in (tmp_path / 'run').iterdir()}
+    html = (tmp_path / 'run/report.html').read_text(encoding='utf-8')
+    assert 'Traceback' not in html
+    amf_predict([str(tmp_path / 'run'), str(made[0] / CLASSES[0])])
+    table = capsys.readouterr().out.splitlines()
+    assert len(table) == 13
+    with pytest.raises(SystemExit): amf_train(['--resume', str(tmp_path / 'run')])
+    assert 'is finished' in capsys.readouterr().err
+
+
+# what is left out, and what has changed
+
+def test_files_that_are_no_images_are_counted(made, tmp_path, capsys):
+    folder = tmp_path / 'mixed'
+    shutil.copytree(made[0], folder)
+    for name in ('a.txt', 'b.TXT', 'c.pdf', 'README', '.hidden'): (folder / name).touch()
+    amf_predict([str(made[2]), str(folder)])
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) == 37
+    line, = said.err.splitlines()
+    assert line.startswith(f'left out 4 files in {folder} without the ending of an image: 2 .txt, ')
+    assert '1 .pdf' in line and '1 without an ending' in line and f'"{folder}/*"' in line
+    (tmp_path / 'none').mkdir()
+    (tmp_path / 'none/a.txt').touch()
+    with pytest.raises(SystemExit): amf_predict([str(made[2]), str(tmp_path / 'none')])
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith('left out 1 files in ') and said[1].startswith('amf_predict: images names no image file')
+
+
+@pytest.mark.parametrize('change', ['renamed', 'other', 'moved', 'gone'])
+def test_a_run_with_other_pictures_is_refused_before_a_word_is_said(tmp_path, capsys, change):
+    folder = pictures(tmp_path / 'pictures', ['red', 'green', 'blue'], 36)
+    interrupted_run(folder=str(folder), out=str(tmp_path / 'run'))
+    picture = sorted((folder / 'red').glob('*.png'))[0]
+    whole = picture.read_bytes()
+    if change == 'renamed': picture.rename(picture.with_name('z.png'))
+    if change == 'other': Image.new('RGB', (40, 40), 'black').save(picture)
+    if change == 'moved': picture.rename(folder / 'green/z.png')
+    if change == 'gone': picture.unlink()
+    capsys.readouterr()
+    with pytest.raises(SystemExit): amf_train(['--resume', str(tmp_path / 'run')])
+    said = capsys.readouterr()
+    assert said.out == '' and len(said.err.splitlines()) == 1
+    assert 'was begun with other images' in said.err and 'goes on' not in said.err
+    for f in folder.rglob('z.png'): f.unlink()
+    picture.write_bytes(whole)
+    assert (train_run(resume=tmp_path / 'run') / 'metrics.json').is_file()
+
+
+def test_what_can_be_mended_is_said_with_the_way_to_go_on(tmp_path, capsys):
+    folder = pictures(tmp_path / 'pictures', ['red', 'green', 'blue'], 36)
+    interrupted_run(folder=str(folder), out=str(tmp_path / 'run'))
+    assert 'goes on\n' in capsys.readouterr().err
+    picture = next((folder / 'red').glob('*.png'))
+    whole = picture.read_bytes()
+    picture.write_bytes(b'no image')
+    with pytest.raises(SystemExit): amf_train(['--resume', str(tmp_path / 'run')])
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2 and said[0].endswith('goes on once what follows is mended')
+    picture.write_bytes(whole)
+    assert (train_run(resume=tmp_path / 'run') / 'metrics.json').is_file()

@@ -217,7 +217,7 @@ def test_several_labels_an_image(tmp_path):
     x[::2, :, :, 0] = 255  # half of the images are red as well
     pairs = [(i, sorted({names[c], *(["red"] if k % 2 == 0 else [])})) for k, (i, c) in enumerate(zip(x, y))]
     dls = pair_dls(pairs[:64], pairs[64:], names, Resize(32), [], bs=8, seed=0, multi=True, num_workers=0)
-    for fusion in ("log_probs", "probs", "features"):
+    for fusion in ("log_probs", "probs"):
         learn = toy_learner(3, dls=dls, fusion=fusion)
         assert learn.model.multilabel
         learn.fine_tune(4, 1e-2, holdout=0.25)

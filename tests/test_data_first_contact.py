@@ -292,6 +292,87 @@ def test_several_labels_with_the_separator_of_the_table(table):
     assert list(dls.vocab) == ['big', 'cat', 'dog', 'old']
 
 
+def numbered(root, n=10, ending='.jpg', where='train'):
+    "Pictures `train/ID.jpg` and a table of their ids and labels, as competitions give them."
+    for i in range(n): picture(root / where / f'{i}{ending}', i)
+    rows = [f'{i},{("cat", "dog")[i % 2]}' for i in range(n)]
+    (root / 'train.csv').write_text('\n'.join(['id,label', *rows]))
+    return root
+
+
+@pytest.mark.parametrize('ending', ['.jpg', '.JPEG', '.png'])
+@pytest.mark.parametrize('where', ['train', '', 'train/images'])
+@pytest.mark.parametrize('kwargs', [{}, dict(fn_col='id'), dict(fn_col=0, label_col=1)])
+def test_names_without_endings(ending, where, kwargs, tmp_path):
+    dls, text = loaders(numbered(tmp_path, ending=ending, where=where), csv='train.csv', **kwargs)
+    assert whole(dls)
+    first = '/'.join([*where.split('/'), f'0{ending}']).lstrip('/')
+    assert text == (f"file names in the CSV have no endings: '0' is read as {first}, "
+                    "and the others likewise")
+
+
+def test_names_without_endings_that_fit_two_files(tmp_path):
+    numbered(tmp_path)
+    picture(tmp_path / 'train/3.png', 3)
+    with pytest.raises(ValueError, match="'3' in the CSV has no ending and can be train/3.jpg, train/3.png"):
+        loaders(tmp_path, csv='train.csv')
+    (tmp_path / 'train/3.png').unlink()
+    picture(tmp_path / 'test/5.jpg', 3)
+    with pytest.raises(ValueError, match="'5' .* can be test/5.jpg, train/5.jpg"):
+        loaders(tmp_path, csv='train.csv')
+    assert whole(loaders(tmp_path / 'train', csv=tmp_path / 'train.csv')[0])
+
+
+def test_names_without_endings_that_fit_none_or_in_two_columns(tmp_path):
+    numbered(tmp_path)
+    (tmp_path / 'train/4.jpg').unlink()
+    with pytest.raises(FileNotFoundError, match=r'\(4\), on 1 lines of the CSV: 6'): loaders(tmp_path, csv='train.csv')
+    twice = [f'{i},{9 - i},cat' for i in range(10) if i not in (4, 5)]
+    (tmp_path / 'train.csv').write_text('\n'.join(['a,b,label', *twice]))
+    with pytest.raises(ValueError, match="several columns .*: 'a', 'b'. `fn_col` says which"):
+        loaders(tmp_path, csv='train.csv')
+
+
+def test_names_whose_folder_was_left_out(tmp_path):
+    numbered(tmp_path)
+    text = (tmp_path / 'train.csv').read_text()
+    (tmp_path / 'train.csv').write_text(text.replace(',cat', '.jpg,cat').replace(',dog', '.jpg,dog'))
+    with pytest.raises(FileNotFoundError, match=r'There is .*train.0\.jpg: give the folder that the names start from'):
+        loaders(tmp_path, csv='train.csv')
+
+
+LABELS = {'two': ['cat dog', 'dog bird', 'cat bird'], 'three': ['a b c', 'b c', 'c a', 'a b'],
+          'mostly': ['cat{}dog', 'dog{}cat', 'bird{}cat', 'dog{}bird', 'bird{}dog'] * 3 + ['cat']}
+
+
+def labelled(table, labels, n):
+    "`n` pictures, and a table that gives them `labels` in turn."
+    path = table('')
+    for i in range(n): picture(path / f'{i}.jpg', i)
+    rows = [f'{i}.jpg,"{labels[i % len(labels)]}"' for i in range(n)]
+    (path / 'labels.csv').write_text('\n'.join(['file,label', *rows]))
+    return path
+
+
+@pytest.mark.parametrize('mark', [' ', ';', '; ', '|', '/', '+'])
+@pytest.mark.parametrize('labels', LABELS)
+def test_several_labels_without_label_delim_are_told(table, mark, labels):
+    given = [v.replace(' ', mark).replace('{}', mark) for v in LABELS[labels]]
+    path = labelled(table, given, 40)
+    _, text = loaders(path, csv='labels.csv')
+    assert f'give `label_delim`={(mark.strip() or mark)!r}' in text and repr(given[0]) in text
+    assert loaders(path, csv='labels.csv', label_delim=mark.strip() or mark)[1] == ''
+
+
+@pytest.mark.parametrize('names', [
+    ['ice cream', 'hot dog'], ['A-1', 'A-2', 'B-1', 'B-2'], ['red apple', 'green apple', 'red pear', 'green pear'],
+    ['golden retriever', 'labrador retriever', 'irish setter'], ['cat', 'dog', 'cat dog'], ['1', '2'],
+    ['a photo of a cat', 'a photo of a dog'], ['New York', 'York', 'New Delhi'], ['T-shirt/top', 'Sandal/boot']])
+def test_names_of_classes_are_no_lists_of_labels(table, names):
+    path = labelled(table, names, 20)
+    assert loaders(path, csv='labels.csv')[1] == ''
+
+
 # names
 
 def test_names_of_every_spelling_train(tmp_path):

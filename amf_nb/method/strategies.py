@@ -23,28 +23,63 @@ def _compiles(pattern):
 
 # %% ../../nbs/method/10_strategies.ipynb #12e4c228
 _rules = dict(
-    name=(lambda v: isinstance(v, str) and v.strip() != '', 'a non-empty text that names the strategy'),
-    freeze=(lambda v: _num(v) and 0 <= v <= 1, 'between 0 (nothing frozen) and 1 (only the head trains)'),
-    lr_mult=(lambda v: _num(v) and v > 0, 'above 0; to stop layers from learning use `freeze`'),
-    stage_decay=(lambda v: _num(v) and 0 < v <= 1, 'above 0 and at most 1 (1: every depth learns at the same rate)'),
-    wd=(lambda v: v is None or _num(v) and v >= 0, 'None (the learner\'s weight decay) or at least 0'),
-    l2_sp=(lambda v: _num(v) and v >= 0, 'at least 0 (0: no pull to the pretrained weights)'),
-    reinit=(lambda v: _whole(v) and v >= 0, 'a whole number of stages, at least 0'),
-    train_only=(lambda v: v is None or isinstance(v, str) and _compiles(v), "None, 'norm', 'bias' or a valid regular expression"),
-    scale=(lambda v: _num(v) and 0 < v <= 1, 'above 0 and at most 1 (1: images as they come)'))
+    name=(lambda v: isinstance(v, str) and v.strip() != '',
+          'a non-empty text that names the strategy'),
+    freeze=(lambda v: _num(v) and 0 <= v <= 1,
+            'between 0 (nothing frozen) and 1 (only the head trains)'),
+    lr_mult=(lambda v: _num(v) and v > 0,
+             'above 0; to stop layers from learning use `freeze`'),
+    stage_decay=(lambda v: _num(v) and 0 < v <= 1,
+                 'above 0 and at most 1 (1: every depth learns at the same rate)'),
+    wd=(lambda v: v is None or _num(v) and v >= 0,
+        "None (the learner's weight decay) or at least 0"),
+    l2_sp=(lambda v: _num(v) and v >= 0,
+           'at least 0 (0: no pull to the pretrained weights)'),
+    reinit=(lambda v: _whole(v) and v >= 0,
+            'a whole number of stages, at least 0'),
+    train_only=(lambda v: v is None or isinstance(v, str) and _compiles(v),
+                "None, 'norm', 'bias' or a valid regular expression"),
+    scale=(lambda v: _num(v) and 0 < v <= 4,
+           'above 0 and at most 4 (1: images as they come)'),
+    probe=(lambda v: isinstance(v, bool),
+           'True (only a head is solved) or False (layers train)'),
+    bn=(lambda v: v in ('train', 'frozen'),
+        "'train' or 'frozen'"),
+    head=(lambda v: v in ('fresh', 'solved'),
+          "'fresh' (random numbers) or 'solved' (a probe's answer)"))
 
 # %% ../../nbs/method/10_strategies.ipynb #97a7b526
-def _check(s):
+_of_training = 'freeze lr_mult stage_decay wd l2_sp reinit train_only bn head'.split()
+
+def _changed(strategy):
+    "What differs from the defaults: field to value, in order, the name left out."
+    values = [(field, getattr(strategy, field.name)) for field in fields(strategy)[1:]]
+    return {field.name: value for field, value in values if value != field.default}
+
+def _conflict(strategy):
+    "What in `strategy` excludes something else, as a sentence; None if nothing does."
+    told = [name for name in _changed(strategy) if name in _of_training]
+    scale = f'`scale`={strategy.scale}'
+    if strategy.probe and told: return f'`probe=True` trains no layer: leave out {told}'
+    if strategy.scale > 1 and not strategy.probe:
+        return f'{scale} needs `probe=True`: training on larger images costs its square'
+    if strategy.scale < 1 and strategy.freeze:
+        return f'{scale} needs `freeze=0`: frozen stages are shared, and see images as they come'
+
+# %% ../../nbs/method/10_strategies.ipynb #d2fe18fe
+def _check(strategy):
     "Raise `ValueError` that names the field, its value and the remedy."
-    for k, (ok, need) in _rules.items():
-        v = getattr(s, k)
-        if not ok(v): raise ValueError(f'`{k}`={v!r} in strategy {s.name!r} is not valid: it has to be {need}')
-    if s.scale < 1 and s.freeze: raise ValueError(f'`scale`={s.scale} in strategy {s.name!r} needs `freeze=0`: frozen stages are shared, and see images as they come')
+    for field, (ok, need) in _rules.items():
+        value = getattr(strategy, field)
+        if not ok(value):
+            raise ValueError(f'`{field}`={value!r} in strategy {strategy.name!r} is not valid: '
+                             f'it has to be {need}')
+    if conflict := _conflict(strategy): raise ValueError(f'strategy {strategy.name!r}: {conflict}')
 
 # %% ../../nbs/method/10_strategies.ipynb #5b8d040b
 @dataclass(frozen=True)
 class Strategy:
-    "One fine-tuning setting: what stays frozen, how fast each depth learns, what pulls weights back."
+    "One fine-tuning setting: what stays frozen, how fast depths learn, what pulls weights back."
     name: str # how tables and plots call it
     freeze: float = 0.0 # fraction of the body's stages that stay frozen, 0 none .. 1 all
     lr_mult: float = 1.0 # factor on the learning rate of everything that trains
@@ -52,16 +87,19 @@ class Strategy:
     wd: float = None # weight decay; None takes the learner's
     l2_sp: float = 0.0 # strength of the pull towards the pretrained weights
     reinit: int = 0 # how many of the last stages start afresh
-    train_only: str = None # 'norm', 'bias' or a regular expression over parameter names; None trains all
-    scale: float = 1.0 # factor on the side of the images that this branch sees; below 1 only with `freeze=0`
+    train_only: str = None # 'norm', 'bias' or a regular expression over parameter names; None: all
+    scale: float = 1.0 # factor on its images' sides; below 1 needs `freeze=0`, above 1 `probe`
+    probe: bool = False # True trains nothing: a linear head on activations of many depths is solved
+    bn: str = 'train' # 'frozen' keeps the normalisation statistics of the stages that train
+    head: str = 'fresh' # 'solved' starts at the best linear head on the untrained features
 
     def __post_init__(self): _check(self)
 
 # %% ../../nbs/method/10_strategies.ipynb #224e4a56
 def _strategy_repr(self):
     "The name and whatever differs from the defaults."
-    diff = [f'{f.name}={getattr(self, f.name)!r}' for f in fields(self)[1:] if getattr(self, f.name) != f.default]
-    return f"Strategy({', '.join([repr(self.name), *diff])})"
+    changed = [f'{name}={value!r}' for name, value in _changed(self).items()]
+    return f"Strategy({', '.join([repr(self.name), *changed])})"
 
 Strategy.__repr__ = _strategy_repr
 
@@ -71,7 +109,7 @@ def frozen_stages(
     n_stages:int, # stages of the body, the head not counted
 ) -> int: # how many stages, from the image up, stay as they are
     "Number of stages that `strategy` freezes in a body of `n_stages`."
-    return int(strategy.freeze * n_stages + 0.5)
+    return n_stages if strategy.probe else int(strategy.freeze * n_stages + 0.5)
 
 # %% ../../nbs/method/10_strategies.ipynb #b8becf6c
 def lr_factor(
@@ -93,10 +131,10 @@ def strategy_from_json(
     text:str, # what `strategy_to_json` gave
 ) -> Strategy: # an equal strategy
     "The strategy that `text` describes; `ValueError` names fields that do not exist."
-    d = json.loads(text)
-    unknown = set(d) - {f.name for f in fields(Strategy)} if isinstance(d, dict) else {text}
-    if unknown: raise ValueError(f'{sorted(unknown)} in a strategy: known fields are {[f.name for f in fields(Strategy)]}')
-    return Strategy(**d)
+    values, known = json.loads(text), [f.name for f in fields(Strategy)]
+    unknown = set(values) - set(known) if isinstance(values, dict) else {text}
+    if unknown: raise ValueError(f'{sorted(unknown)} in a strategy: known fields are {known}')
+    return Strategy(**values)
 
 # %% ../../nbs/method/10_strategies.ipynb #d83961c5
 _registry = {}
@@ -105,9 +143,9 @@ def register_strategy(
     strategy:Strategy, # the strategy; its `name` becomes the key
 ) -> Strategy: # the same strategy
     "Make `strategy` known by its name; `ValueError` if the name already means something else."
-    old = _registry.get(strategy.name, strategy)
-    if old != strategy: raise ValueError(f'strategy name {strategy.name!r} is taken by {old!r}: choose another name')
-    return _registry.setdefault(strategy.name, strategy)
+    name, known = strategy.name, _registry.setdefault(strategy.name, strategy)
+    if known == strategy: return known
+    raise ValueError(f'strategy name {name!r} is taken by {known!r}: choose another name')
 
 # %% ../../nbs/method/10_strategies.ipynb #17d1a34b
 def list_strategies() -> list: # names, in the order of registration
@@ -120,26 +158,32 @@ def get_strategy(
 ) -> Strategy: # the strategy
     "The strategy called `name`; `ValueError` lists the known names."
     if isinstance(name, Strategy): return name
-    if name not in _registry: raise ValueError(f'unknown strategy {name!r}: known are {list_strategies()}, or give a `Strategy(...)`')
-    return _registry[name]
+    if name in _registry: return _registry[name]
+    raise ValueError(f'unknown strategy {name!r}: known are {list_strategies()}, '
+                     'or give a `Strategy(...)`')
 
 # %% ../../nbs/method/10_strategies.ipynb #eab237be
-for _s in (Strategy('standard', stage_decay=0.8),
-           Strategy('reduced', stage_decay=0.8, scale=0.75),
-           Strategy('upper_stages', freeze=3/8, stage_decay=0.8),
-           Strategy('last_half', freeze=1/2, lr_mult=2.0, stage_decay=0.8),
-           Strategy('last_stages', freeze=2/3, lr_mult=2.0, stage_decay=0.8),
-           Strategy('last_quarter', freeze=3/4, lr_mult=2.0, stage_decay=0.8),
-           Strategy('last_eighth', freeze=7/8, lr_mult=4.0, stage_decay=0.8),
-           Strategy('head_only', freeze=1.0, lr_mult=2.0),
-           Strategy('l2_sp', stage_decay=0.8, l2_sp=0.01),
-           Strategy('norm_only', lr_mult=2.0, train_only='norm'),
-           Strategy('reinit_last', stage_decay=0.8, reinit=1)): register_strategy(_s)
+for _s in (
+    Strategy('standard', stage_decay=0.8),
+    Strategy('reduced', stage_decay=0.8, scale=0.75),
+    Strategy('upper_stages', freeze=3/8, lr_mult=2.0, stage_decay=0.8),
+    Strategy('last_half', freeze=1/2, lr_mult=2.0, stage_decay=0.8),
+    Strategy('last_stages', freeze=2/3, lr_mult=2.0, stage_decay=0.8),
+    Strategy('last_quarter', freeze=3/4, lr_mult=2.0, stage_decay=0.8),
+    Strategy('last_eighth', freeze=7/8, lr_mult=4.0, stage_decay=0.8),
+    Strategy('head_only', freeze=1.0, lr_mult=2.0),
+    Strategy('l2_sp', stage_decay=0.8, l2_sp=0.01),
+    Strategy('norm_only', lr_mult=2.0, train_only='norm'),
+    Strategy('reinit_last', stage_decay=0.8, reinit=1),
+    Strategy('gentle', lr_mult=0.2, stage_decay=0.8, bn='frozen', head='solved'),
+    Strategy('gentle_half', freeze=1/2, lr_mult=0.4, stage_decay=0.8, bn='frozen', head='solved'),
+    Strategy('probe', probe=True, scale=1.5),
+): register_strategy(_s)
 
 # %% ../../nbs/method/10_strategies.ipynb #bc5cf908
 def default_strategies() -> list: # three `Strategy` values
     "The set that AMF takes when none is named."
-    return [get_strategy(n) for n in ('reduced', 'last_half', 'last_eighth')]
+    return [get_strategy(n) for n in ('upper_stages', 'gentle_half', 'probe')]
 
 # %% ../../nbs/method/10_strategies.ipynb #e2987c1f
 def resolve_strategies(
@@ -148,10 +192,13 @@ def resolve_strategies(
     "`strategies` as values; `ValueError` for an empty list or a name given twice."
     if strategies is None: return default_strategies()
     if isinstance(strategies, (str, Strategy)): strategies = [strategies]
-    res = [get_strategy(s) for s in strategies]
-    if not res: raise ValueError('`strategies` is empty: give at least one name or `Strategy`, or None for the defaults')
-    names = [s.name for s in res]
-    twice = sorted({n for n in names if names.count(n) > 1})
-    if twice: raise ValueError(f'`strategies` names {twice} more than once: give copies a `name` of their own, '
-                               f'for example dataclasses.replace(s, name="{twice[0]}_2")')
-    return res
+    values = [get_strategy(s) for s in strategies]
+    if not values:
+        raise ValueError('`strategies` is empty: give at least one name or `Strategy`, '
+                         'or None for the defaults')
+    names = [strategy.name for strategy in values]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f'`strategies` names {twice} more than once: give copies a `name` '
+                         f'of their own, for example dataclasses.replace(s, name="{twice[0]}_2")')
+    return values

@@ -29,22 +29,31 @@ def _split_loader():
             return t.tolist()
     return SplitDL
 
+# %% ../../nbs/train/60_devices.ipynb #77294231
+def _distributed_trainer():
+    "fastai's `DistributedTrainer`; an `ImportError` that says what to install."
+    try: from fastai.distributed import DistributedTrainer
+    except (ImportError, NameError) as e:
+        raise ImportError('training on several processes needs accelerate: '
+                          "pip install 'amf_nb[distributed]'") from e
+    return DistributedTrainer
+
 # %% ../../nbs/train/60_devices.ipynb #309b682b
 def _trainer(**kwargs):
     "fastai's `DistributedTrainer`, for an `AMFModel`."
-    try: from fastai.distributed import DistributedTrainer
-    except (ImportError, NameError) as e: raise ImportError("training on several processes needs accelerate: pip install 'amf_nb[distributed]'") from e
-    SplitDL = _split_loader()
+    DistributedTrainer, SplitDL = _distributed_trainer(), _split_loader()
     class SplitTrainer(DistributedTrainer):
-        def _wrap_dl(self, dl): return dl if isinstance(dl, SplitDL) else SplitDL(dl, device=dl.device)
+        def _wrap_dl(self, dl):
+            return dl if isinstance(dl, SplitDL) else SplitDL(dl, device=dl.device)
         def before_fit(self):
             self.was, model = (self.learn.dls, list(self.learn.dls.loaders)), self.learn.core
-            model._ddp_params_and_buffers_to_ignore = [n for n, _ in model.named_parameters() if n.startswith('policy.')]
+            names = [name for name, _ in model.named_parameters() if name.startswith('policy.')]
+            model._ddp_params_and_buffers_to_ignore = names
             super().before_fit()
         def after_fit(self):
             self.learn.model = self.learn.core
             self.was[0].loaders = self.was[1]
-    return SplitTrainer(sync_bn=False, **dict(dict(cpu=not torch.cuda.is_available()), **kwargs))
+    return SplitTrainer(sync_bn=False, **{'cpu': not torch.cuda.is_available(), **kwargs})
 
 # %% ../../nbs/train/60_devices.ipynb #7342855e
 @patch
@@ -60,8 +69,12 @@ def to_distributed(self:AMFLearner,
 # %% ../../nbs/train/60_devices.ipynb #23ce6d41
 @contextmanager
 def whole_group():
-    "Within the block, the processes that one launcher started can talk to each other; alone, nothing happens."
-    if num_distrib() <= 1: yield; return
+    """Within the block, the processes that one launcher started can talk to each other.
+
+    Alone, nothing happens."""
+    if num_distrib() <= 1:
+        yield
+        return
     import fastai.distributed # gives learners `distrib_ctx`
     from accelerate import PartialState
     PartialState(cpu=not torch.cuda.is_available())
@@ -81,8 +94,9 @@ def by_first(
         try: box = [(f(*args), None)]
         except Exception as e: box = [(None, e)]
     torch.distributed.broadcast_object_list(box)
-    if box[0][1] is not None: raise box[0][1]
-    return box[0][0]
+    result, error = box[0]
+    if error is not None: raise error
+    return result
 
 # %% ../../nbs/train/60_devices.ipynb #8cdd8ecc
 @contextmanager
@@ -96,7 +110,8 @@ def alone():
 def share_of_batch(
     bs:int, # images a batch, of all processes together
 ) -> int: # of each process
-    "What one of the processes takes of a batch, so that a step is the same step however many there are."
+    "What one of the processes takes of a batch: a step is the same step however many there are."
     n = max(1, num_distrib())
-    if bs % n: raise ValueError(f'`bs`={bs} cannot be shared by {n} processes: give a multiple of {n}')
+    if bs % n:
+        raise ValueError(f'`bs`={bs} cannot be shared by {n} processes: give a multiple of {n}')
     return bs // n

@@ -78,7 +78,8 @@ def norm_stats(
     dl, # a fastai `DataLoader`, or `DataLoaders`
 ) -> tuple: # (means, standard deviations), a number a channel each
     "What batches of `dl` are normalised by; None if they are not."
-    norm = next((t for t in getattr(getattr(dl, 'after_batch', None), 'fs', []) if isinstance(t, Normalize)), None)
+    tfms = getattr(getattr(dl, 'after_batch', None), 'fs', [])
+    norm = next((t for t in tfms if isinstance(t, Normalize)), None)
     if norm is None: return None
     return tuple(norm.mean.flatten().tolist()), tuple(norm.std.flatten().tolist())
 

@@ -30,123 +30,185 @@ class _Pick(nn.Module):
     def forward(self, x): return x[:, self.columns]
 
 # %% ../../nbs/train/30_guard.ipynb #0db9c6cd
+def _pick_scores(scores, keep):
+    "The linear layer `scores` with the outputs `keep` alone."
+    weight, bias = scores.weight.detach()[keep], scores.bias.detach()[keep]
+    fewer = nn.Linear(weight.shape[1], len(keep), device=weight.device)
+    fewer.load_state_dict(dict(weight=weight, bias=bias))
+    return fewer
+
+# %% ../../nbs/train/30_guard.ipynb #9bb32ca6
 def pick_policy(
     policy:nn.Module, # from `create_policy`, or None
     keep, # the branches that stay, by number
 ) -> nn.Module: # scores (N, len(keep)); None for one branch
     "`policy` for fewer branches, with the scores it had for them."
     if policy is None or len(keep) == 1: return None
-    res = copy.deepcopy(policy)
-    if isinstance(res, ModulePolicy): res.module, res.n_branches = nn.Sequential(res.module, _Pick(keep)), len(keep)
-    else:
-        w, b = res.scores.weight.detach()[keep], res.scores.bias.detach()[keep]
-        res.scores = nn.Linear(w.shape[1], len(keep), device=w.device)
-        res.scores.load_state_dict(dict(weight=w, bias=b))
-    res.center = res.center[keep].clone()
-    return res
+    fewer = copy.deepcopy(policy)
+    if isinstance(fewer, ModulePolicy):
+        fewer.module, fewer.n_branches = nn.Sequential(fewer.module, _Pick(keep)), len(keep)
+    else: fewer.scores = _pick_scores(fewer.scores, keep)
+    fewer.center = fewer.center[keep].clone()
+    return fewer
 
 # %% ../../nbs/train/30_guard.ipynb #e933f4fa
+def _staying(model, names):
+    "Positions of the branches of `model` that are not in `names`."
+    if odd := sorted(set(names) - set(model.names)):
+        raise ValueError(f'`names` has {odd}, and the branches are {model.names}: '
+                         'name some of these')
+    keep = [k for k, name in enumerate(model.names) if name not in set(names)]
+    if keep: return keep
+    raise ValueError(f'`names`={list(names)} are all branches there are: leave at least one')
+
+def _shares(static_K):
+    "`static_K` with sum 1; equal shares if all are 0."
+    if static_K.any(): return static_K / static_K.sum()
+    return torch.full_like(static_K, 1 / len(static_K))
+
+# %% ../../nbs/train/30_guard.ipynb #b8924788
 def without_branches(
     model:AMFModel, # a fused network
     names, # of the branches to leave out
 ) -> AMFModel: # shares its parameters with `model`
-    "`model` without the branches `names`; `ValueError` for names it does not have, or if nothing would be left."
-    odd, keep = sorted(set(names) - set(model.names)), [k for k, n in enumerate(model.names) if n not in set(names)]
-    if odd: raise ValueError(f'`names` has {odd}, and the branches are {model.names}: name some of these')
-    if not keep: raise ValueError(f'`names`={list(names)} are all branches there are: leave at least one')
-    res = AMFModel(model.trunk, [model.branches[k] for k in keep], pick_policy(model.policy, keep), model.fusion, model.multilabel)
-    res.to(model.strength.device).train(model.training)
-    res.strength.copy_(model.strength)
-    res.static_K.copy_(model.static_K[keep] / model.static_K[keep].sum())
-    return res
+    """`model` without the branches `names`.
+
+    `ValueError` for names it does not have, or if nothing would be left."""
+    keep = _staying(model, names)
+    branches, policy = [model.branches[k] for k in keep], pick_policy(model.policy, keep)
+    fewer = AMFModel(model.trunk, branches, policy, model.fusion, model.multilabel)
+    fewer.to(model.strength.device).train(model.training)
+    fewer.strength.copy_(model.strength)
+    fewer.static_K.copy_(_shares(model.static_K[keep]))
+    return fewer
 
 # %% ../../nbs/train/30_guard.ipynb #4133dec8
 class BranchGuard(Callback):
-    "Watch the branches' losses; drop or restart a branch that diverges, and note it in `learn.faults`."
-    order, most = GradientAccumulation.order - 0.5, 2 # right after the branches' losses are summed; restarts of a branch
+    """Watch the branches' losses; drop or restart a branch that diverges.
+
+    What it did is noted in `learn.faults`."""
+    order = GradientAccumulation.order - 0.5 # right after the branches' losses are summed
+    most = 2 # restarts of a branch
     def __init__(self,
         on_fault:str='drop', # 'drop', 'restart' or 'stop'
         limit:float=2., # mean loss of an epoch, in units of a guess's, that counts as diverged
     ):
-        if on_fault not in ('drop', 'restart', 'stop'): raise ValueError(f"`on_fault`={on_fault!r} is unknown: give 'drop', 'restart' or 'stop'")
+        if on_fault not in ('drop', 'restart', 'stop'):
+            raise ValueError(f"`on_fault`={on_fault!r} is unknown: "
+                             "give 'drop', 'restart' or 'stop'")
         self.on_fault, self.limit, self.inside = on_fault, limit, False
 
-    def before_fit(self):
-        self.run = not hasattr(self.learn, 'lr_finder') # which makes losses diverge on purpose
-        self.guess, self.inside, self.bad, self.learn.faults = None, True, [], []
+# %% ../../nbs/train/30_guard.ipynb #e46fc9ac
+@patch
+def before_fit(self:BranchGuard):
+    "Begin without faults; `lr_find` makes losses diverge on purpose, and is not watched."
+    self.run = not hasattr(self.learn, 'lr_finder')
+    self.guess, self.inside, self.bad, self.learn.faults = None, True, [], []
 
-    def before_epoch(self):
-        self.total, self.seen = 0., 0
-        if self.on_fault == 'restart': self.start = {k: copy.deepcopy(b.state_dict()) for k, b in enumerate(self.learn.core.branches)}
+@patch
+def before_epoch(self:BranchGuard):
+    "Count anew, and remember where the branches are."
+    self.total, self.seen = 0., 0
+    if self.on_fault != 'restart': return
+    branches = self.learn.core.branches
+    self.start = {k: copy.deepcopy(branch.state_dict()) for k, branch in enumerate(branches)}
 
 # %% ../../nbs/train/30_guard.ipynb #4f45c065
+def _decide(guard, name):
+    "What is done about a fault of the branch `name`."
+    restarts = sum(fault['branch'] == name for fault in guard.learn.faults)
+    return 'drop' if guard.on_fault == 'restart' and restarts >= guard.most else guard.on_fault
+
+_said = dict(drop='it is left out from now on',
+             restart='it starts this epoch again at half its learning rate')
+
+# %% ../../nbs/train/30_guard.ipynb #3fb50344
 def _report(guard, k, why):
     "Note what went wrong with branch `k` and what is done; returns that."
     learn, model = guard.learn, guard.learn.core
-    name, again = model.names[k], sum(f['branch'] == model.names[k] for f in learn.faults)
-    done = 'drop' if guard.on_fault == 'restart' and again >= guard.most else guard.on_fault
-    left = len(model.branches) - len(model.dropped)
-    text = f'branch {name!r}: {why} in epoch {learn.epoch + 1}, batch {learn.iter + 1}'
-    if done == 'stop' or left == 1 or num_distrib() > 1: raise FloatingPointError(f'{text}; lower `base_lr`, or the `lr_mult` of its strategy')
-    learn.faults.append(dict(branch=name, epoch=learn.epoch + 1, batch=learn.iter + 1, why=why, done=done))
-    warnings.warn(f'{text}: ' + ('it is left out from now on' if done == 'drop' else 'it starts this epoch again at half its learning rate'))
+    name, epoch, batch = model.names[k], learn.epoch + 1, learn.iter + 1
+    done, left = _decide(guard, name), len(model.branches) - len(model.dropped)
+    text = f'branch {name!r}: {why} in epoch {epoch}, batch {batch}'
+    if done == 'stop' or left == 1 or num_distrib() > 1:
+        raise FloatingPointError(f'{text}; lower `base_lr`, or the `lr_mult` of its strategy')
+    learn.faults.append(dict(branch=name, epoch=epoch, batch=batch, why=why, done=done))
+    warnings.warn(f'{text}: {_said[done]}')
     return done
 
 # %% ../../nbs/train/30_guard.ipynb #bd0a17c7
 def _drop(guard, k):
     "Mask branch `k` and train it no more."
-    guard.learn.core.dropped.add(k)
-    for p in guard.learn.core.branches[k].parameters(): p.requires_grad, p.grad = False, None
+    model = guard.learn.core
+    model.dropped.add(k)
+    for p in model.branches[k].parameters(): p.requires_grad, p.grad = False, None
 
 # %% ../../nbs/train/30_guard.ipynb #9b392613
 def _restart(guard, k):
     "Branch `k` as the epoch began, without momentum, at half its learning rate."
-    b, opt = guard.learn.core.branches[k], guard.learn.opt
-    b.load_state_dict(guard.start[k])
-    rates = guard.learn.strategy_rates
-    for i, (group, name) in enumerate(zip(opt.param_lists, rates.owners)):
-        if name != b.strategy.name: continue
+    branch, opt = guard.learn.core.branches[k], guard.learn.opt
+    branch.load_state_dict(guard.start[k])
+    rates, memory = guard.learn.strategy_rates, getattr(opt, 'opt', opt).state
+    for i, (params, owner) in enumerate(zip(opt.param_lists, rates.owners)):
+        if owner != branch.strategy.name: continue
         rates.factors[i] /= 2
-        for p in group: p.grad, getattr(opt, 'opt', opt).state[p] = None, {}
+        for p in params: p.grad, memory[p] = None, {}
 
 # %% ../../nbs/train/30_guard.ipynb #d8755115
 def _fault(guard, k, why):
     "Report a fault of branch `k`, and do something about it."
-    (_drop if _report(guard, k, why) == 'drop' else _restart)(guard, k)
+    if _report(guard, k, why) == 'drop': _drop(guard, k)
+    else: _restart(guard, k)
 
 # %% ../../nbs/train/30_guard.ipynb #a2f055fb
+def _bad_images(images):
+    "Positions of images with a pixel that is no finite number; empty if the input is no tensor."
+    if not isinstance(images, torch.Tensor): return []
+    return [i for i, image in enumerate(images) if not image.isfinite().all()]
+
 def _refuse(guard):
     "Raise what fits when no branch has a finite loss."
-    bad = [i for i, x in enumerate(guard.learn.xb[0]) if not x.isfinite().all()] if isinstance(guard.learn.xb[0], torch.Tensor) else []
-    where = f'batch {guard.learn.iter + 1} of epoch {guard.learn.epoch + 1}'
-    if bad: raise ValueError(f'{where} has pixels that are not finite numbers, in images {bad[:5]} of the batch: look at the transforms and the files')
-    raise FloatingPointError(f'no branch has a finite loss in {where}: lower `base_lr` (now {guard.learn.opt.hypers[-1]["lr"]:.3g}), or look at the targets')
+    learn = guard.learn
+    where, lr = f'batch {learn.iter + 1} of epoch {learn.epoch + 1}', learn.opt.hypers[-1]['lr']
+    if bad := _bad_images(learn.xb[0]):
+        raise ValueError(f'{where} has pixels that are not finite numbers, in images {bad[:5]} '
+                         'of the batch: look at the transforms and the files')
+    raise FloatingPointError(f'no branch has a finite loss in {where}: '
+                             f'lower `base_lr` (now {lr:.3g}), or look at the targets')
 
 # %% ../../nbs/train/30_guard.ipynb #b44be118
 def _show_healthy(learn, bad):
     "Fuse prediction and loss again without the branches `bad`."
     model, parts = learn.core, learn.core.last
-    w = parts['weights'].index_fill(1, bad, 0)
-    parts = {k: v.index_fill(1, bad, 0) if k in ('logits', 'features') else v for k, v in parts.items()}
-    model.last = dict(parts, weights=w / w.sum(1, keepdim=True))
-    learn.pred = model.combine(model.last, model.last['weights'])
-    if len(learn.yb): learn.loss = learn.loss_func(learn.pred.float(), *learn.yb).detach().clone()
+    weights_N_K = parts['weights'].index_fill(1, bad, 0)
+    weights_N_K = weights_N_K / weights_N_K.sum(1, keepdim=True)
+    logits_N_K_C = parts['logits'].index_fill(1, bad, 0)
+    model.last = dict(parts, logits=logits_N_K_C, weights=weights_N_K)
+    learn.pred = model.combine(model.last, weights_N_K)
+    if not len(learn.yb): return
+    learn.loss = learn.loss_func(learn.pred.float(), *learn.yb).detach().clone()
 
 # %% ../../nbs/train/30_guard.ipynb #f46199f7
+def _guess_loss(learn):
+    "The loss of outputs that are all zero."
+    zeros_N_C = torch.zeros_like(learn.core.last['logits'][:, 0]).float()
+    return learn.loss_func(zeros_N_C, *learn.yb).item()
+
+# %% ../../nbs/train/30_guard.ipynb #c69f51ea
 @patch
 def after_loss(self:BranchGuard):
     "Leave branches out whose loss is not finite."
     if not self.training: return
-    model, losses = self.learn.core, self.learn.branch_loss.each
-    each = torch.stack(losses).detach()
-    ok = each.isfinite()
-    self.total, self.seen = self.total + each.where(ok, 0), self.seen + ok
-    if self.guess is None: self.guess = self.learn.loss_func(torch.zeros_like(model.last['logits'][:, 0]).float(), *self.yb).item()
-    if ok.all(): return
-    if not any(ok[k] for k in range(len(ok)) if k not in model.dropped): _refuse(self)
-    bad = (~ok).nonzero()[:, 0]
+    dropped, losses = self.learn.core.dropped, self.learn.branch_loss.each
+    losses_K = torch.stack(losses).detach()
+    finite_K = losses_K.isfinite()
+    self.total, self.seen = self.total + losses_K.where(finite_K, 0), self.seen + finite_K
+    if self.guess is None: self.guess = _guess_loss(self.learn)
+    if finite_K.all(): return
+    healthy = [k for k in range(len(losses)) if finite_K[k] and k not in dropped]
+    if not healthy: _refuse(self)
+    bad = (~finite_K).nonzero()[:, 0]
     self.bad = bad.tolist()
-    self.learn.loss_grad = sum(l for k, l in enumerate(losses) if ok[k] and k not in model.dropped)
+    self.learn.loss_grad = sum(losses[k] for k in healthy)
     _show_healthy(self.learn, bad)
 
 # %% ../../nbs/train/30_guard.ipynb #c50b4f2b
@@ -161,7 +223,9 @@ def after_backward(self:BranchGuard):
 def after_pred(self:BranchGuard):
     "In validation, leave branches out whose outputs are not finite."
     if self.training or not self.inside: return
-    bad = (~self.learn.core.last['logits'].isfinite().all(-1).all(0)).nonzero()[:, 0]
+    logits_N_K_C = self.learn.core.last['logits']
+    finite_K = logits_N_K_C.isfinite().all(-1).all(0)
+    bad = (~finite_K).nonzero()[:, 0]
     if not len(bad): return
     for k in bad.tolist(): _fault(self, k, 'its outputs in validation are not finite numbers')
     _show_healthy(self.learn, bad)
@@ -173,11 +237,11 @@ def after_train(self:BranchGuard):
     if not self.epoch or self.guess is None: return
     for k, mean in enumerate((self.total / self.seen).tolist()):
         if mean > self.limit * self.guess and k not in self.learn.core.dropped:
-            _fault(self, k, f'its mean training loss is {mean:.3g}, that of a mere guess {self.guess:.3g}')
+            why = f'its mean training loss is {mean:.3g}, that of a mere guess {self.guess:.3g}'
+            _fault(self, k, why)
 
 # %% ../../nbs/train/30_guard.ipynb #b0f7aa0a
 @patch
 def after_fit(self:BranchGuard):
-    "Make the model smaller by what was dropped."
+    "Watch no longer."
     self.inside = False
-    if names := [self.learn.core.names[k] for k in sorted(self.learn.core.dropped)]: self.learn.drop_branches(names)

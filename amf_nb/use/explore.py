@@ -36,13 +36,12 @@ class Fusing:
         interp:AMFInterpretation, # from a learner or from a run
         costs:dict=None, # from `branch_costs`; None counts branches
     ):
-        how, multi = interp.about.get('fusion', 'log_probs'), interp.multilabel
-        if how == 'features': raise ValueError("`fusion`='features' needs the networks for every new setting: train with fusion='log_probs' to explore, or use `interp.branches_alone()`")
-        self.interp, self.costs, self.names, self.targets = interp, costs, interp.names, interp.targets
+        self.interp, self.costs = interp, costs
+        self.names, self.targets, self.z = interp.names, interp.targets, interp.logits
         self.order = list(range(len(self.names))) if costs is None else cheapest_first(costs)
-        ready = how == 'log_probs' and not multi # the softmax is taken here, once
-        self.z, self.how = (interp.logits.log_softmax(-1), 'logits') if ready else (interp.logits, how)
-        self.model = SimpleNamespace(multilabel=multi, combine=lambda parts, w: fuse(parts['logits'], w, self.how, multi))
+        how, multi = interp.about.get('fusion', 'log_probs'), interp.multilabel
+        combine = lambda parts, weights_N_K: fuse(parts['logits'], weights_N_K, how, multi)
+        self.model = SimpleNamespace(multilabel=multi, combine=combine)
 
 # %% ../../nbs/use/70_explore.ipynb #f220cc6a
 @patch
@@ -53,7 +52,8 @@ def weights(self:Fusing,
     "The weights that `amounts` stand for."
     a = torch.as_tensor(amounts, dtype=torch.float)
     if a.shape != (len(self.names),) or (a < 0).any() or a.sum() <= 0:
-        raise ValueError(f'`amounts`={a.tolist()}: give {len(self.names)} numbers that are not negative, one of them above 0')
+        raise ValueError(f'`amounts`={a.tolist()}: give {len(self.names)} numbers that are not '
+                         'negative, one of them above 0')
     w = a.expand(len(self.z), -1) * (self.interp.weights if by_policy else 1.)
     return renormalise(w, (a > 0).expand(len(self.z), -1))
 
@@ -77,9 +77,10 @@ def setting(self:Fusing,
     amounts, # (K,) as in `weights`
     by_policy:bool=False, # as in `weights`
     mode:str='all', # 'all', 'small' or 'sure'
-    threshold:float=0., # the least weight for 'small', the probability that is sure enough for 'sure'
-) -> dict: # `weights` (N, K), `ran` (N, K), `fused` (N, C), `hits` (N,), `accuracy`, `low`, `high`, `cost`, `branches`
-    "What this setting predicts, how good that is and what it costs."
+    threshold:float=0., # the least weight for 'small', the least probability for 'sure'
+) -> dict: # `weights` and `ran` (N, K), `fused` (N, C), `hits` (N,), and numbers
+    """What this setting predicts, how good that is (`accuracy`, `low`, `high`) and what it costs
+    (`cost`, and `branches` an image)."""
     w = self.weights(amounts, by_policy)
     ran = self._leave_out(w, mode, threshold)
     w = renormalise(w, ran)
@@ -87,7 +88,9 @@ def setting(self:Fusing,
     hits = hits_of(fused, self.targets, self.model.multilabel)
     low, high = interval_of(torch.tensor(hits))
     cost = None if self.costs is None else cost_of(ran, self.costs)
-    return dict(weights=w, ran=ran, fused=fused, hits=hits, accuracy=hits.mean(), low=low, high=high, cost=cost, branches=ran.sum(1).double().mean().item())
+    said = dict(weights=w, ran=ran, fused=fused, hits=hits)
+    branches = ran.sum(1).double().mean().item()
+    return said | dict(accuracy=hits.mean(), low=low, high=high, cost=cost, branches=branches)
 
 # %% ../../nbs/use/70_explore.ipynb #5e277283
 @patch
@@ -101,24 +104,32 @@ def _at_hand(self:Fusing, order, n):
 
 # %% ../../nbs/use/70_explore.ipynb #237f4d6f
 @patch
+def _dispute(self:Fusing):
+    "How much branches disagree about each image: classes in dispute, less how sure the average is."
+    z, multi = self.z, self.model.multilabel
+    answers = z > 0 if multi else torch.nn.functional.one_hot(z.argmax(-1), z.shape[-1])
+    disputed = (answers.any(1) & ~answers.bool().all(1)).sum(1)
+    even_N_K = torch.full(z.shape[:2], 1 / z.shape[1])
+    return disputed - fuse(z, even_N_K, 'probs', multi).softmax(-1).amax(-1)
+
+# %% ../../nbs/use/70_explore.ipynb #df94b31e
+@patch
 def worth_seeing(self:Fusing,
     n:int=12, # images
     cls:int=None, # number of a class; None takes all
 ) -> list: # of positions
-    "The images of class `cls` that branches disagree about most, as far as their pictures are at hand."
-    z = self.interp.logits
-    answers = (z > 0).float() if self.model.multilabel else torch.nn.functional.one_hot(z.argmax(-1), z.shape[-1]).float()
-    disputed = (answers.amax(1) - answers.amin(1)).sum(1) # classes that some branch says and another does not
-    sure = fuse(z, torch.full(z.shape[:2], 1 / z.shape[1]), 'probs', self.model.multilabel).softmax(-1).amax(-1)
-    order = (disputed - sure).argsort(descending=True, stable=True).tolist()
-    y = self.targets
-    if cls is not None: order = [i for i in order if (y[i, cls] > 0.5 if y.ndim == 2 else y[i] == cls)]
+    "The images of class `cls` that branches disagree about most, as far as pictures are at hand."
+    order, y = self._dispute().argsort(descending=True, stable=True).tolist(), self.targets
+    if cls is not None:
+        its = y[:, cls] > 0.5 if y.ndim == 2 else y == cls
+        order = [i for i in order if its[i]]
     return self._at_hand(order, n)
 
 # %% ../../nbs/use/70_explore.ipynb #4254e804
 def _bar_html(share, color):
     "A horizontal bar as HTML."
-    return f'<div style="background:#eee;width:90px;height:11px"><div style="background:{color};width:{90 * share:.0f}px;height:11px"></div></div>'
+    bar = f'<div style="background:{color};width:{90 * share:.0f}px;height:11px"></div>'
+    return f'<div style="background:#eee;width:90px;height:11px">{bar}</div>'
 
 # %% ../../nbs/use/70_explore.ipynb #174c7787
 @patch
@@ -127,19 +138,27 @@ def _probabilities(self:Fusing, z):
     return z.sigmoid() if self.model.multilabel else z.softmax(-1)
 
 # %% ../../nbs/use/70_explore.ipynb #2513039f
+def _answer_from(vocab, probs_C, several):
+    "The most probable class, or the labels that hold."
+    if not several: return vocab[int(probs_C.argmax())]
+    return ' '.join(v for v, p in zip(vocab, probs_C) if p > 0.5)
+
+# %% ../../nbs/use/70_explore.ipynb #ce4040bb
 @patch
 def about_image(self:Fusing,
     i:int, # position of the image
     state:dict, # from `setting`
 ) -> list: # of dicts: name, weight, ran, answer, probability, truth
-    "What each branch and the fused prediction say of image `i`; `truth` is the probability of the true class or the mean over labels."
-    z, y, vocab = torch.cat([self.interp.logits[i], state['fused'][i:i + 1]]), self.targets[i], self.interp.vocab
-    p = self._probabilities(z)
-    truth = torch.where(y > 0.5, p, 1 - p).mean(1) if y.ndim else p[:, int(y)]
-    name = lambda q: ' '.join(v for v, o in zip(vocab, q) if o > 0.5) if y.ndim else vocab[int(q.argmax())]
-    w, ran = [*state['weights'][i].tolist(), 1.], [*state['ran'][i].tolist(), True]
-    return [dict(name=n, weight=w[k], ran=ran[k], answer=name(p[k]), probability=p[k].max().item(), truth=truth[k].item())
-            for k, n in enumerate([*self.names, 'fused'])]
+    """What each branch and the fused prediction say of image `i`; `truth` is the probability of the
+    true class or the mean over labels."""
+    y, several = self.targets[i], self.targets.ndim > 1
+    p = self._probabilities(torch.cat([self.z[i], state['fused'][i:i + 1]]))
+    truth = torch.where(y > 0.5, p, 1 - p).mean(1) if several else p[:, int(y)]
+    cols = dict(name=[*self.names, 'fused'], weight=[*state['weights'][i].tolist(), 1.],
+                ran=[*state['ran'][i].tolist(), True], probability=p.amax(1).tolist(),
+                answer=[_answer_from(self.interp.vocab, q, several) for q in p],
+                truth=truth.tolist())
+    return [dict(zip(cols, row)) for row in zip(*cols.values())]
 
 # %% ../../nbs/use/70_explore.ipynb #b15cc45d
 def _png_of(picture):
@@ -149,23 +168,34 @@ def _png_of(picture):
 
 def _img_tag(picture):
     "The thumbnail of `picture` inside of HTML."
-    return '' if picture is None else f'<img style="float:left;margin-right:12px" src="data:image/png;base64,{base64.b64encode(_png_of(picture)).decode()}">'
+    if picture is None: return ''
+    data = base64.b64encode(_png_of(picture)).decode()
+    return f'<img style="float:left;margin-right:12px" src="data:image/png;base64,{data}">'
 
 # %% ../../nbs/use/70_explore.ipynb #3408eda4
+_HEAD = ''.join(f'<th style="padding:1px 8px;text-align:left">{h}</th>'
+                for h in ('', 'weight', '', 'answer', 'probability of the truth'))
+
+def _row_html(r, color):
+    "A row of `about_image` as HTML; the fused prediction has no bar."
+    square = f'<span style="color:{color}">&#9632;</span> {escape(r["name"])}'
+    said = (escape(r['answer']), f'{r["truth"]:.2f}') if r['ran'] else ('left out', '')
+    bar = '' if r['name'] == 'fused' else _bar_html(r['weight'], color)
+    cells = (square, bar, f'{r["weight"]:.2f}', *said)
+    return '<tr>' + ''.join(f'<td style="padding:1px 8px">{c}</td>' for c in cells) + '</tr>'
+
+# %% ../../nbs/use/70_explore.ipynb #802a7833
 @patch
 def image_html(self:Fusing,
     i:int, # position of the image
     state:dict, # from `setting`
 ) -> str: # HTML
     "`about_image` as a small table."
-    colors, td = branch_colors(self.names) | dict(fused='#000'), '<td style="padding:1px 8px">'
-    square = lambda n: f'<span style="color:{colors[n]}">&#9632;</span> {escape(n)}'
-    cells = [(square(r['name']), _bar_html(r['weight'], colors[r['name']]) if r['name'] in self.names else '', f'{r["weight"]:.2f}',
-              escape(r['answer']) if r['ran'] else 'left out', f'{r["truth"]:.2f}' if r['ran'] else '') for r in self.about_image(i, state)]
-    rows = ['<tr>' + ''.join(f'{td}{c}</td>' for c in row) + '</tr>' for row in cells]
-    head = ''.join(f'<th style="padding:1px 8px;text-align:left">{h}</th>' for h in ('', 'weight', '', 'answer', 'probability of the truth'))
+    colors = branch_colors(self.names) | dict(fused='#000')
+    rows = ''.join(_row_html(r, colors[r['name']]) for r in self.about_image(i, state))
     name = f'<b>image {i}: {escape(self.interp.label_of(i))}</b>'
-    return f'<div>{_img_tag(self.interp.picture(i))}{name}</div><table style="clear:both;line-height:20px"><tr>{head}</tr>{"".join(rows)}</table>'
+    return (f'<div>{_img_tag(self.interp.picture(i))}{name}</div>'
+            f'<table style="clear:both;line-height:20px"><tr>{_HEAD}</tr>{rows}</table>')
 
 # %% ../../nbs/use/70_explore.ipynb #50528a8e
 class Explorer:
@@ -174,14 +204,13 @@ class Explorer:
         fusing:Fusing, # the arithmetic
         n:int=12, # images to show
     ):
-        self.w, self.fusing, self.n, self.chosen, self.shown, self.state = importlib.import_module('ipywidgets'), fusing, n, None, [], None
+        self.w, self.fusing, self.n = importlib.import_module('ipywidgets'), fusing, n
+        self.chosen, self.shown, self.state = None, [], None
         self.sliders = self._sliders()
-        self.source = self.w.ToggleButtons(options=[('weights as set', False), ("times the policy's", True)], style=dict(button_width='150px'))
-        self.mode = self.w.Dropdown(options=[(t, m) for m, t in MODES.items()], layout=dict(width='210px'))
-        self.threshold = self.w.FloatSlider(value=0.9, min=0., max=1., step=0.01, description='threshold', disabled=True, style=dict(description_width='110px'))
-        self.classes = self.w.Dropdown(options=[('images of every class', -1), *((v, c) for c, v in enumerate(fusing.interp.vocab))], layout=dict(width='210px'))
+        self._make_controls()
         self.numbers, self.detail = self.w.HTML(), self.w.HTML()
-        self.grid = self.w.GridBox(layout=dict(grid_template_columns='repeat(auto-fill, 128px)', grid_gap='6px'))
+        columns = dict(grid_template_columns='repeat(auto-fill, 128px)', grid_gap='6px')
+        self.grid = self.w.GridBox(layout=columns)
         self._listen()
         self._show_class()
 
@@ -195,22 +224,38 @@ def _sliders(self:Explorer):
                                description=one_line(n, 16), style=looks(c))
             for n, c in branch_colors(self.fusing.names).items()]
 
+# %% ../../nbs/use/70_explore.ipynb #0a7a3031
+@patch
+def _make_controls(self:Explorer):
+    "The controls besides the sliders."
+    w, wide = self.w, dict(width='210px')
+    whose = [('weights as set', False), ("times the policy's", True)]
+    self.source = w.ToggleButtons(options=whose, style=dict(button_width='150px'))
+    self.mode = w.Dropdown(options=[(t, m) for m, t in MODES.items()], layout=wide)
+    self.threshold = w.FloatSlider(value=0.9, min=0., max=1., step=0.01, description='threshold',
+                                   disabled=True, style=dict(description_width='110px'))
+    classes = [(v, c) for c, v in enumerate(self.fusing.interp.vocab)]
+    self.classes = w.Dropdown(options=[('images of every class', -1), *classes], layout=wide)
+
 # %% ../../nbs/use/70_explore.ipynb #4eb0b66b
 @patch
 def _listen(self:Explorer):
     "Let every control call what has to follow."
-    for o in (*self.sliders, self.source, self.mode, self.threshold): o.observe(lambda _: self._update(), 'value')
+    for control in (*self.sliders, self.source, self.mode, self.threshold):
+        control.observe(lambda _: self._update(), 'value')
     self.classes.observe(lambda _: self._show_class(), 'value')
 
 # %% ../../nbs/use/70_explore.ipynb #929d6e22
 @patch
 def _show_class(self:Explorer):
     "Show images of the chosen class."
-    self.shown = self.fusing.worth_seeing(self.n, None if self.classes.value < 0 else self.classes.value)
-    self.buttons = [self.w.Button(layout=dict(width='124px'), tooltip='show what each branch says') for _ in self.shown]
+    w, cls, picture = self.w, self.classes.value, self.fusing.interp.picture
+    self.shown = self.fusing.worth_seeing(self.n, None if cls < 0 else cls)
+    looks = dict(layout=dict(width='124px'), tooltip='show what each branch says')
+    self.buttons = [w.Button(**looks) for _ in self.shown]
     for b, i in zip(self.buttons, self.shown): b.on_click(lambda _, i=i: self._choose(i))
-    images = [self.w.Image(value=_png_of(self.fusing.interp.picture(i)), width=96, height=96) for i in self.shown]
-    self.grid.children = [self.w.VBox(pair) for pair in zip(images, self.buttons)]
+    images = [w.Image(value=_png_of(picture(i)), width=96, height=96) for i in self.shown]
+    self.grid.children = [w.VBox(pair) for pair in zip(images, self.buttons)]
     self.chosen = self.shown[0] if self.shown else None
     self._update()
 
@@ -223,7 +268,8 @@ def _choose(self:Explorer, i):
 
 @patch
 def _write_detail(self:Explorer):
-    if self.chosen is not None and self.state is not None: self.detail.value = self.fusing.image_html(self.chosen, self.state)
+    if self.chosen is None or self.state is None: return
+    self.detail.value = self.fusing.image_html(self.chosen, self.state)
 
 # %% ../../nbs/use/70_explore.ipynb #1f94d0fd
 @patch
@@ -234,7 +280,8 @@ def _update(self:Explorer):
     if not sum(amounts):
         self.numbers.value = 'All weights are zero: move one of them.'
         return
-    self.state = self.fusing.setting(amounts, self.source.value, self.mode.value, self.threshold.value)
+    chosen = (o.value for o in (self.source, self.mode, self.threshold))
+    self.state = self.fusing.setting(amounts, *chosen)
     self.numbers.value = self._numbers_html()
     for b, i in zip(self.buttons, self.shown):
         right = self.state['hits'][i] == 1
@@ -247,7 +294,8 @@ def _update(self:Explorer):
 def _fused_answer(self:Explorer, i):
     "The fused answer for image `i`."
     z, vocab = self.state['fused'][i], self.fusing.interp.vocab
-    return ' '.join(v for v, o in zip(vocab, z) if o > 0) if self.fusing.model.multilabel else vocab[int(z.argmax())]
+    if not self.fusing.model.multilabel: return vocab[int(z.argmax())]
+    return ' '.join(v for v, o in zip(vocab, z) if o > 0)
 
 # %% ../../nbs/use/70_explore.ipynb #50e41cc7
 @patch
@@ -255,7 +303,9 @@ def _numbers_html(self:Explorer):
     "Accuracy and cost as HTML."
     s = self.state
     cost = '' if s['cost'] is None else f', cost <b>{s["cost"]:.2f}</b> whole networks an image'
-    return (f'<div style="font-size:1.25em">accuracy <b class="amf-accuracy">{100 * s["accuracy"]:.1f}%</b> (95% {100 * s["low"]:.1f} to {100 * s["high"]:.1f})</div>'
+    mid, low, high = (100 * s[key] for key in ('accuracy', 'low', 'high'))
+    return (f'<div style="font-size:1.25em">accuracy <b class="amf-accuracy">{mid:.1f}%</b> '
+            f'(95% {low:.1f} to {high:.1f})</div>'
             f'<div>{s["branches"]:.2f} branches{cost}; {len(self.fusing.z):,} images</div>')
 
 # %% ../../nbs/use/70_explore.ipynb #723c3610
@@ -263,8 +313,9 @@ def _numbers_html(self:Explorer):
 def box(self:Explorer): # a widget
     "Everything, laid out."
     w = self.w
-    controls = w.VBox([*self.sliders, self.source, self.mode, self.threshold, self.numbers], layout=dict(width='400px'))
-    top = w.HBox([controls, w.VBox([self.detail])], layout=dict(flex_flow='row wrap', grid_gap='20px'))
+    left = [*self.sliders, self.source, self.mode, self.threshold, self.numbers]
+    both = [w.VBox(left, layout=dict(width='400px')), w.VBox([self.detail])]
+    top = w.HBox(both, layout=dict(flex_flow='row wrap', grid_gap='20px'))
     return w.VBox([top, self.classes, self.grid])
 
 # %% ../../nbs/use/70_explore.ipynb #21adc806
@@ -280,7 +331,8 @@ def sweep(self:Fusing,
     "Accuracy while the weight of branch `k` goes from 0 to 1, the others sharing the rest."
     K, ws = len(self.names), np.linspace(0, 1, steps)
     if K == 1: return ws, np.full(steps, self.setting([1])['accuracy'])
-    return ws, np.array([self.setting([w if j == k else (1 - w) / (K - 1) for j in range(K)])['accuracy'] for w in ws])
+    amounts = lambda w: [w if j == k else (1 - w) / (K - 1) for j in range(K)]
+    return ws, np.array([self.setting(amounts(w))['accuracy'] for w in ws])
 
 # %% ../../nbs/use/70_explore.ipynb #f2e7037d
 @patch
@@ -289,10 +341,20 @@ def trade(self:Fusing,
     steps:int=21, # thresholds
 ) -> tuple: # cost, or branches an image where costs are unknown (steps,), accuracies (steps,)
     "Cost and accuracy of the policy's weights while the threshold of `mode` goes from 0 to 1."
-    states = [self.setting([1] * len(self.names), True, mode, t) for t in np.linspace(0, 1.001, steps)]
-    return tuple(np.array([s[c] for s in states]) for c in ('branches' if self.costs is None else 'cost', 'accuracy'))
+    even, price = [1] * len(self.names), 'branches' if self.costs is None else 'cost'
+    states = [self.setting(even, True, mode, t) for t in np.linspace(0, 1.001, steps)]
+    return tuple(np.array([s[key] for s in states]) for key in (price, 'accuracy'))
 
 # %% ../../nbs/use/70_explore.ipynb #39822e45
+def _plot_trade(ax, fusing):
+    "Accuracy against cost, as thresholds move."
+    for mode, style, face in (('sure', 'o-', None), ('small', 's--', 'white')):
+        cost, acc = fusing.trade(mode)
+        ax.plot(cost, 100 * acc, style, ms=4, color='black', mfc=face, label=MODES[mode])
+    known = fusing.costs is not None
+    ax.set(xlabel='cost in whole networks an image' if known else 'branches an image')
+
+# %% ../../nbs/use/70_explore.ipynb #a61a928a
 def plot_explorer(
     fusing:Fusing, # the arithmetic
 ) -> np.ndarray: # two matplotlib axes
@@ -301,21 +363,21 @@ def plot_explorer(
     for k, (n, c) in enumerate(branch_colors(fusing.names).items()):
         w, acc = fusing.sweep(k)
         axs[0].plot(w, 100 * acc, color=c, label=for_figure(n))
-    for mode, style in (('sure', 'o-'), ('small', 's--')):
-        cost, acc = fusing.trade(mode)
-        axs[1].plot(cost, 100 * acc, style, ms=4, color='black', mfc='white' if mode == 'small' else None, label=MODES[mode])
-    axs[0].set(xlabel='weight of one branch, the others share the rest', ylabel='accuracy in percent')
-    axs[1].set(xlabel='branches an image' if fusing.costs is None else 'cost in whole networks an image')
+    _plot_trade(axs[1], fusing)
+    axs[0].set(xlabel='weight of one branch, the others share the rest',
+               ylabel='accuracy in percent')
     for ax in axs: ax.legend(frameon=False, fontsize=9)
     return axs
 
 # %% ../../nbs/use/70_explore.ipynb #ac9fb5f0
 def _costs_for(interp):
     "What the branches of `interp` cost, if its learner or its run can tell."
-    if interp.learn is not None: return interp.learn.costs()
-    model = None if interp.path is None else Path(interp.path) / 'model'
-    there = model is not None and (model / 'config.json').is_file()
-    return load_amf(model).costs() if there else None
+    learn, model = interp.learn, Path(interp.path or '.') / 'model'
+    if learn is None and interp.path is not None and (model / 'config.json').is_file():
+        learn = load_amf(model)
+    if learn is None: return None
+    costs, shown = learn.costs(), [learn.model.names.index(n) for n in interp.names]
+    return costs | {k: costs[k][shown] for k in ('branches', 'trunk')}
 
 # %% ../../nbs/use/70_explore.ipynb #310a3df8
 def explore(
@@ -324,10 +386,14 @@ def explore(
     n:int=12, # images to show
 ): # an `Explorer`, or the axes of `plot_explorer` where ipywidgets is missing
     "Explore weights, routing, classes and images in a notebook."
-    if not isinstance(learn, (AMFLearner, AMFInterpretation)): raise ValueError(f'`learn` is a {type(learn).__name__}: give an AMF learner, or `AMFInterpretation.from_run(folder)`')
-    interp = learn if isinstance(learn, AMFInterpretation) else AMFInterpretation.from_learner(learn, dl)
+    if not isinstance(learn, (AMFLearner, AMFInterpretation)):
+        raise ValueError(f'`learn` is a {type(learn).__name__}: give an AMF learner, or '
+                         '`AMFInterpretation.from_run(folder)`')
+    asked = isinstance(learn, AMFInterpretation)
+    interp = learn if asked else AMFInterpretation.from_learner(learn, dl)
     fusing = Fusing(interp, _costs_for(interp))
     try: return Explorer(fusing, n)
     except ImportError:
-        warnings.warn('ipywidgets is not installed, so this is a figure instead of sliders: pip install ipywidgets')
+        warnings.warn('ipywidgets is not installed, so this is a figure instead of sliders: '
+                      'pip install ipywidgets')
         return plot_explorer(fusing)

@@ -22,7 +22,8 @@ from .saving import VERSION, image_spec
 from ..files import check_writable, need, write_aside
 from ..method.fusion import AMFModel
 from ..train.learner import AMFLearner, targets_kind
-from .routing import ByWeight, constant_weights, following, renormalise, some_images, weight_mask
+from .routing import ByWeight, constant_weights, following, renormalise
+from .routing import some_images, weight_mask
 
 # %% ../../nbs/use/50_export.ipynb #ffb60d12
 class _Served(torch.nn.Module):
@@ -30,7 +31,9 @@ class _Served(torch.nn.Module):
     def __init__(self, net, stats, multilabel):
         super().__init__()
         self.net, self.multilabel = net, multilabel
-        for name, v in zip(('mean', 'std'), stats or ([0.], [1.])): self.register_buffer(name, torch.tensor(v).reshape(-1, 1, 1))
+        mean, std = stats or ([0.], [1.])
+        self.register_buffer('mean', torch.tensor(mean).reshape(-1, 1, 1))
+        self.register_buffer('std', torch.tensor(std).reshape(-1, 1, 1))
 
     def forward(self, image):
         z = self.net((image - self.mean) / self.std)
@@ -38,16 +41,18 @@ class _Served(torch.nn.Module):
 
 # %% ../../nbs/use/50_export.ipynb #a8e61cf1
 def _constant_branches(model, weights_K, top_k=None):
-    "The `top_k` branches of `model` with the largest weights, as a model of their own, and the weights (1, k) renormalised."
+    """The `top_k` branches of `model` with the largest weights, as a model of their own,
+    and the weights (1, k) renormalised."""
     mask = weight_mask(weights_K[None], top_k=top_k)
     branches = [b for b, keep in zip(model.branches, mask[0]) if keep]
     starts = [b.start for b in branches]
     trunk = Trunk(model.trunk.stages[:max(starts)], keep=starts)
-    return AMFModel(trunk, branches, None, model.fusion, model.multilabel), renormalise(weights_K[None], mask)[:, mask[0]]
+    few = AMFModel(trunk, branches, None, model.fusion, model.multilabel)
+    return few, renormalise(weights_K[None], mask)[:, mask[0]]
 
 # %% ../../nbs/use/50_export.ipynb #b1e1f1ec
 def _run_on_rows(branch, a, wanted_N):
-    "Logits (N, C) of `branch` for the rows of `a` that `wanted_N` marks, zeros for the others, which do not run."
+    "Logits (N, C) of `branch` for the rows of `a` in `wanted_N`; zeros for the others, not run."
     rows = wanted_N.nonzero()[:, 0]
     torch._check(rows.shape[0] >= 2) # for the exporter, which cannot know
     z = branch(a.index_select(0, rows))
@@ -64,14 +69,16 @@ def _exportable(model):
 
 # %% ../../nbs/use/50_export.ipynb #3b44078b
 class _Exported(torch.nn.Module):
-    "A copy of `model` that can be exported: normalised images to fused logits (N, C) of the `top_k` branches of the largest weights."
+    """A copy of `model` that can be exported: normalised images to fused logits (N, C)
+    of the `top_k` branches of the largest weights."""
     def __init__(self, model, top_k=None, skip=False):
         super().__init__()
         model = copy.copy(model)
         model.last = None # may hold a graph, which cannot be copied
         self.model, self.top_k = _exportable(copy.deepcopy(model).cpu().eval()), top_k
         self.fixed = constant_weights(model)
-        if self.fixed is not None: self.model, self.fixed = _constant_branches(self.model, self.fixed.cpu(), top_k)
+        if self.fixed is not None:
+            self.model, self.fixed = _constant_branches(self.model, self.fixed.cpu(), top_k)
         self.skip = skip and top_k is not None and self.fixed is None
 
 # %% ../../nbs/use/50_export.ipynb #7209948f
@@ -91,19 +98,21 @@ def forward(self:_Exported,
     "Fused logits."
     m, acts = self.model, self.model.trunk(x)
     w, mask = self._weights(acts, x.shape[0])
-    if self.skip: return m.combine(dict(logits=torch.stack([_run_on_rows(b, acts[b.start], mask[:, k]) for k, b in enumerate(m.branches)], 1)), w)
-    feats = [b.features(acts[b.start]) for b in m.branches]
-    parts = dict(logits=torch.stack([b.head(f) for b, f in zip(m.branches, feats)], 1))
-    return m.combine(parts | dict(features=torch.stack(feats, 1)) if m.fusion == 'features' else parts, w)
+    run = lambda k, b: _run_on_rows(b, acts[b.start], mask[:, k]) if self.skip else b(acts[b.start])
+    logits = torch.stack([run(k, b) for k, b in enumerate(m.branches)], 1)
+    return m.combine(dict(logits=logits), w)
 
 # %% ../../nbs/use/50_export.ipynb #1be9f65d
 def _to_serve(learn, top_k=None, skip=False):
-    "The network to write, up to 8 images (n, C_in, H, W) in 0..1, and the probabilities that `learn` gives them."
+    """The network to write, up to 8 images (n, C_in, H, W) in 0..1,
+    and the probabilities that `learn` gives them."""
     x, stats, m = some_images(learn)[:8], image_spec(learn)['stats'], learn.model.eval()
     net = _Exported(m, top_k, skip) if isinstance(m, AMFModel) else copy.deepcopy(m).cpu()
-    served = _Served(net, stats, targets_kind(learn.dls, learn.loss_func, None)[1]).eval()
-    with torch.no_grad(), following(m, top_k and ByWeight(top_k=top_k)): z = m(x.to(next(m.parameters()).device)).cpu()
-    return served, x * served.std + served.mean, z.sigmoid() if served.multilabel else z.softmax(1)
+    multilabel = targets_kind(learn.dls, learn.loss_func, None)[1]
+    served = _Served(net, stats, multilabel).eval()
+    device = next(m.parameters()).device
+    with torch.no_grad(), following(m, top_k and ByWeight(top_k=top_k)): z = m(x.to(device)).cpu()
+    return served, x * served.std + served.mean, z.sigmoid() if multilabel else z.softmax(1)
 
 # %% ../../nbs/use/50_export.ipynb #22f321c2
 def _exported_graph(served, image):
@@ -120,16 +129,20 @@ def _exported_graph(served, image):
 
 # %% ../../nbs/use/50_export.ipynb #7f2428a9
 def _check_same_outputs(run, image, want, eps):
-    "`RuntimeError` unless `run` gives `want` to within `eps`, for all images at once and for each alone."
-    gap = np.abs(np.concatenate([run(image), *map(run, image.split(1))]) - torch.cat([want, want]).numpy()).max()
-    if not gap <= eps: raise RuntimeError(f'the exported network differs from the learner by {gap:.1e} in a probability, more than {eps:.0e}, '
-                                          'and was not written: use `learn.export()`')
+    "`RuntimeError` unless `run` gives `want` to within `eps`, for all images and for each alone."
+    have = np.concatenate([run(image), *map(run, image.split(1))])
+    gap = np.abs(have - torch.cat([want, want]).numpy()).max()
+    if gap <= eps: return # what is no number is not
+    raise RuntimeError(f'the exported network differs from the learner by {gap:.1e} '
+                       f'in a probability, more than {eps:.0e}, and was not written: '
+                       'use `learn.export()`')
 
 # %% ../../nbs/use/50_export.ipynb #701b411a
 def _resize_method(spec):
     "How one `Resize` makes the size in `spec`, from `image_spec`; 'other' where it takes more."
     size = [None, spec['size']]
-    rest = [s for s in spec['batch'] if s['name'] == 'RandomResizedCropGPU' or s['size'] not in size]
+    rest = [s for s in spec['batch']
+            if s['name'] == 'RandomResizedCropGPU' or s['size'] not in size]
     one = len(spec['item']) == 1 and spec['item'][0]['name'] == 'Resize' and not rest
     return spec['item'][0]['method'] if one else 'other'
 
@@ -139,28 +152,31 @@ def _describe_network(learn):
     about = dict(vocab=[str(v) for v in learn.dls.vocab], size=spec['size'], multilabel=multi,
                  steps=spec['item'] + spec['batch'])
     about = {k: json.dumps(v) for k, v in about.items()}
-    return dict(format=f'amf_nb {VERSION}', method=_resize_method(spec), opener=spec['opener'], **about)
+    return dict(format=f'amf_nb {VERSION}', method=_resize_method(spec),
+                opener=spec['opener'], **about)
 
 # %% ../../nbs/use/50_export.ipynb #d6da10fa
 def _checked_file(learn, path, top_k):
     "`path` as a `Path`; an error if it cannot be written or `top_k` makes no sense for `learn`."
     path, m = check_writable(path), learn.model
     if top_k is None: return path
-    if not isinstance(m, AMFModel): raise ValueError(f'`top_k`={top_k}: a single network has no branches to leave out')
+    if not isinstance(m, AMFModel):
+        raise ValueError(f'`top_k`={top_k}: a single network has no branches to leave out')
     if top_k < 1: raise ValueError(f'`top_k`={top_k}: run at least 1 branch')
-    if m.fusion == 'features': raise ValueError("`fusion`='features' needs every branch for every image: leave out `top_k`")
     return path
 
 # %% ../../nbs/use/50_export.ipynb #7f72e975
 def _onnx_run(file):
     "A function from images in 0..1 to probabilities that runs `file` by onnxruntime."
-    net = need('onnx', 'onnxruntime')[0].InferenceSession(str(file), providers=['CPUExecutionProvider'])
+    onnxruntime, = need('onnx', 'onnxruntime')
+    net = onnxruntime.InferenceSession(str(file), providers=['CPUExecutionProvider'])
     return lambda image: net.run(None, dict(image=np.asarray(image)))[0]
 
 # %% ../../nbs/use/50_export.ipynb #5ce56f77
 def _write_onnx(file, served, image, want, about):
     "Write `served` to `file` and check it."
-    program = torch.onnx.export(_exported_graph(served, image), input_names=['image'], output_names=['probs'], dynamo=True, verbose=False,
+    names = dict(input_names=['image'], output_names=['probs'])
+    program = torch.onnx.export(_exported_graph(served, image), **names, dynamo=True, verbose=False,
                                 dynamic_shapes=dict(image={0: 'batch'}))
     program.model.metadata_props.update(about)
     program.save(file)
@@ -170,24 +186,26 @@ def _write_onnx(file, served, image, want, about):
 def to_onnx(
     learn:Learner, # an AMF learner, or an ordinary one such as `learn.collapse` gives
     path, # of the file to write
-    top_k:int=None, # only the branches of the largest weights count, as in `learn.route`; None for all
-    skip:bool=True, # with `top_k`: the other branches do not run. False runs them all, for networks that onnxruntime refuses to run on no image
+    top_k:int=None, # only branches of the largest weights count, as in `learn.route`; None for all
+    skip:bool=True, # with `top_k`: others do not run; False runs all, for layers that need an image
 ) -> Path: # the file
-    "Write the network as ONNX, `image`, float32 (N, C_in, H, W) in 0..1, to `probs` (N, C), if it equals `learn` on validation images to 1e-4."
+    """Write the network as ONNX: `image`, float32 (N, C_in, H, W) in 0..1, to `probs` (N, C).
+    Only a network that equals `learn` on validation images to 1e-4 is written."""
     path, about = _checked_file(learn, path, top_k), _describe_network(learn)
     need('onnx', 'onnx', 'onnxscript', 'onnxruntime')
     served, image, want = _to_serve(learn, top_k, skip)
     try: write_aside(path, lambda part: _write_onnx(part, served, image, want, about))
     except Exception as e:
         if isinstance(e, OSError) or not getattr(served.net, 'skip', False): raise
-        raise RuntimeError(f'this network cannot leave branches out image by image: give `skip`=False ({str(e)[:200]})') from e
+        raise RuntimeError('this network cannot leave branches out image by image: '
+                           f'give `skip`=False ({str(e)[:200]})') from e
     return path
 
 # %% ../../nbs/use/50_export.ipynb #2a615d31
 @patch
 def to_onnx(self:AMFLearner,
     path, # of the file to write
-    top_k:int=None, # only the branches of the largest weights count, as in `learn.route`; None for all
+    top_k:int=None, # only branches of the largest weights count, as in `learn.route`; None for all
     skip:bool=True, # with `top_k`: the other branches do not run
 ) -> Path: # the file
     "`to_onnx` of this learner. A rule that `route` has set is no part of the file."
@@ -196,7 +214,8 @@ def to_onnx(self:AMFLearner,
 # %% ../../nbs/use/50_export.ipynb #e918b7d3
 def _write_exported(file, served, image, want, about):
     "Write the graph of `served` to `file` and check it."
-    with open(file, 'wb') as f: torch.export.save(_exported_graph(served, image), f, extra_files={'about.json': json.dumps(about)})
+    graph, extra = _exported_graph(served, image), {'about.json': json.dumps(about)}
+    with open(file, 'wb') as f: torch.export.save(graph, f, extra_files=extra)
     with open(file, 'rb') as f: net = torch.export.load(f).module()
     _check_same_outputs(lambda image: net(image).detach().numpy(), image, want, 1e-5)
 
@@ -206,7 +225,8 @@ def to_exported(
     path, # of the file to write, by custom with the ending .pt2
     top_k:int=None, # only the branches of the largest weights count; None for all
 ) -> Path: # the file
-    "Write the network by `torch.export`, images (N, C_in, H, W) in 0..1 to probabilities (N, C), if it equals `learn` to 1e-5."
+    """Write the network by `torch.export`: images (N, C_in, H, W) in 0..1 to probabilities (N, C).
+    Only a network that equals `learn` to 1e-5 is written."""
     path, about = _checked_file(learn, path, top_k), _describe_network(learn)
     served, image, want = _to_serve(learn, top_k)
     write_aside(path, lambda part: _write_exported(part, served, image, want, about))

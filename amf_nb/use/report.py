@@ -50,15 +50,16 @@ def _read_json(file): return json.loads(file.read_text()) if file.is_file() else
 # %% ../../nbs/use/60_report.ipynb #72b3e7fe
 def _origin(folder, info):
     "How the run came about, as lines of Markdown."
-    config, metrics, about = _read_json(folder / 'config.json'), _read_json(folder / 'metrics.json'), info['about']
+    config, metrics = (_read_json(folder / f'{name}.json') for name in ('config', 'metrics'))
+    about, versions = info['about'], config.get('versions') or {}
     lines = [f"{len(info['vocab'])} classes; branches: {', '.join(map(as_code, info['names']))}"]
     if about.get('arch'):
         arch = as_code(about['arch'])
         lines.append(f"architecture {arch}, {about.get('train', 0):,} training images")
     if metrics.get('seconds'): lines.append(f"trained in {metrics['seconds']:,.0f} s")
     if config.get('command'): lines.append(f"command: {as_code(config['command'], 1000)}")
-    if config.get('versions'): lines.append(', '.join(f'{k} {v}' for k, v in config['versions'].items()))
-    return '\n'.join(f'- {o}' for o in lines)
+    if versions: lines.append(', '.join(f'{k} {v}' for k, v in versions.items()))
+    return '\n'.join(f'- {line}' for line in lines)
 
 # %% ../../nbs/use/60_report.ipynb #aa88056d
 def _literal(text):
@@ -66,35 +67,69 @@ def _literal(text):
     return ''.join(f'&#{ord(c)};' if c in r'\`*_{}[]()#|$~<>&' else c for c in one_line(text, 200))
 
 # %% ../../nbs/use/60_report.ipynb #90307da7
+_ORACLE = ('Policy, controls, single branches, and the oracle, which picks the best branch of '
+           'every image by looking at the answer and cannot be used.')
+_ALONE = ('Differences are to the policy, image by image, with their 95% interval `d_low` to '
+          "`d_high` and the p-value of McNemar's test.")
+_PANEL = ('interp.plot_panel();\n'
+          'interp.panel()[["accuracy", "low", "high", "nll", "ece"]].astype(float).round(3)')
+
 _SECTIONS = [
-    ('What to do', 'Inferred from the numbers further down; each paragraph says from which.', 'Markdown(interp.advice())', None),
-    ('How good it is', 'Policy, controls, single branches, and the oracle, which picks the best branch of every image by looking at the answer and cannot be used.',
-     'interp.plot_panel();\ninterp.panel()[["accuracy", "low", "high", "nll", "ece"]].astype(float).round(3)', None),
-    ('What if one branch were alone', 'Differences are to the policy, image by image, with their 95% interval `d_low` to `d_high` and the p-value of McNemar\'s test.',
+    ('What to do', 'Inferred from the numbers further down; each paragraph says from which.',
+     'Markdown(interp.advice())', None),
+    ('How good it is', _ORACLE, _PANEL, None),
+    ('What if one branch were alone', _ALONE,
      'interp.branches_alone().astype(float).round(3)', 'branches'),
-    ('How training went', 'The fused prediction; a dotted line marks where held-out images joined the training set.', 'interp.plot_curves();', 'curves'),
-    ('How each branch learned', 'Dashed: loss on training images, with augmentation and dropout.', 'interp.plot_branch_curves();', 'log'),
-    ('What the policy did by epoch', 'Weights are equal until the policy is fitted.', 'interp.plot_epochs();', 'weights'),
 ]
 
 # %% ../../nbs/use/60_report.ipynb #39e58c9d
+_COULD_WIN = ('Counted before there was a policy, on images that no branch had trained on, against '
+              'the plain average.')
+_FUSED = ('The fused prediction; a dotted line marks where held-out images joined the '
+          'training set.')
+
 _SECTIONS += [
-    ('Which branch for which class', 'Bars at the dashed line mean that the policy treats branches alike.', 'interp.plot_class_weights();', 'branches'),
+    ('What weights could win', _COULD_WIN, 'print(interp.meter())', 'meter'),
+    ('How training went', _FUSED, 'interp.plot_curves();', 'curves'),
+    ('How each branch learned',
+     'Dashed: loss on training images, with augmentation and dropout.',
+     'interp.plot_branch_curves();', 'log'),
+    ('What the policy did by epoch',
+     'Weights are equal until the policy is fitted.', 'interp.plot_epochs();', 'weights'),
+]
+
+# %% ../../nbs/use/60_report.ipynb #a74a3e27
+_SECTIONS += [
+    ('Which branch for which class',
+     'Bars at the dashed line mean that the policy treats branches alike.',
+     'interp.plot_class_weights();', 'branches'),
     ('All weights at once', 'Every image by its weights.', 'interp.plot_simplex();', 'branches'),
     ('Images that lean on one branch', 'Class and weight.', 'interp.plot_corners();', 'branches'),
-    ('Images that the policy is torn about', 'Class, and the branch of the highest weight.', 'interp.plot_torn();', 'branches'),
-    ('Does the policy know?', 'It does where the black line falls: more weight, less loss than the other branches.', 'interp.plot_weight_vs_loss();', 'branches'),
-    ('Where branches agree', 'Fusion helps where they err on different images.', 'interp.plot_agreement();', 'branches'),
-    ('What fusion repairs and breaks', 'The truth, then what the fused model and the branch alone say.', 'interp.plot_repairs();', 'single label'),
-    ('Can probabilities be believed?', 'Points below the line: too sure.', 'interp.plot_reliability();', None),
+    ('Images that the policy is torn about', 'Class, and the branch of the highest weight.',
+     'interp.plot_torn();', 'branches'),
+]
+
+# %% ../../nbs/use/60_report.ipynb #be6937dc
+_SECTIONS += [
+    ('Does the policy know?',
+     'It does where the black line falls: more weight, less loss than the other branches.',
+     'interp.plot_weight_vs_loss();', 'branches'),
+    ('Where branches agree', 'Fusion helps where they err on different images.',
+     'interp.plot_agreement();', 'branches'),
+    ('What fusion repairs and breaks',
+     'The truth, then what the fused model and the branch alone say.',
+     'interp.plot_repairs();', 'single label'),
+    ('Can probabilities be believed?', 'Points below the line: too sure.',
+     'interp.plot_reliability();', None),
 ]
 
 # %% ../../nbs/use/60_report.ipynb #2a106f00
 def _applies(need, info):
     "Does the run described by `info` have what a section needs?"
     several, about = len(info['names']) > 1, info['about']
-    have = {None: True, 'branches': several, 'curves': about.get('curves'), 'log': about.get('log'), 'weights': several and about.get('log'),
-            'single label': several and not about.get('multilabel')}
+    have = {need: about.get(need) for need in ('curves', 'log', 'meter')}
+    have |= {None: True, 'branches': several, 'weights': several and about.get('log'),
+             'single label': several and not about.get('multilabel')}
     return bool(have[need])
 
 # %% ../../nbs/use/60_report.ipynb #8e6945e9
@@ -108,7 +143,8 @@ interp = AMFInterpretation.from_run('.')
 interp'''
 
 # %% ../../nbs/use/60_report.ipynb #7600d7e9
-_GO_ON = '''`report.ipynb` beside this file is the notebook that made it; open it in JupyterLab to go on. The model is in `model/`:
+_GO_ON = '''`report.ipynb` beside this file is the notebook that made it; open it in
+JupyterLab to go on. The model is in `model/`:
 
 ```python
 from amf_nb.core import load_amf
@@ -117,22 +153,35 @@ learn.predict('picture.jpg')
 ```'''
 
 # %% ../../nbs/use/60_report.ipynb #73d6b700
+def _head(folder, info, n):
+    "What a report says first; Markdown."
+    title = f'# Report on {_literal(folder.resolve().name)}'
+    return '\n\n'.join([title, _origin(folder, info), _honesty(info, n)])
+
+def _as_cells(folder, info, n):
+    "The cells of a report, as pairs of Markdown and code; either may be None."
+    parts = [(_head(folder, info, n), _SETUP)]
+    for title, text, source, need in _SECTIONS:
+        if _applies(need, info): parts.append((f'## {title}\n\n{text}', source))
+    if (folder / 'model').is_dir(): parts.append((f'## To go on\n\n{_GO_ON}', None))
+    return parts
+
+# %% ../../nbs/use/60_report.ipynb #c0fe8225
+_KERNEL = dict(name='python3', display_name='python3', language='python')
+
 def report_notebook(
     folder, # of a run, with what `save_parts` wrote
 ): # a notebook of nbformat, not executed
     "The notebook that makes the report on the run in `folder`."
-    import nbformat as nbf # when a report is made, and not whenever this library is imported
+    import nbformat.v4 as v4 # when a report is made, and not whenever this library is imported
     folder = Path(folder)
     arrays, info = read_parts(folder)
-    md, code = nbf.v4.new_markdown_cell, nbf.v4.new_code_cell
-    head = [f'# Report on {_literal(folder.resolve().name)}', _origin(folder, info),
-            _honesty(info, len(arrays['targets']))]
-    cells = [md('\n\n'.join(head)), code(_SETUP)]
-    for title, text, source, need in _SECTIONS:
-        if _applies(need, info): cells += [md(f'## {title}\n\n{text}'), code(source)]
-    if (folder / 'model').is_dir(): cells.append(md(f'## To go on\n\n{_GO_ON}'))
+    pairs, cells = _as_cells(folder, info, len(arrays['targets'])), []
+    for text, code in pairs:
+        cells.append(v4.new_markdown_cell(text))
+        if code: cells.append(v4.new_code_cell(code))
     for i, c in enumerate(cells): c['id'] = f'report-{i}'
-    return nbf.v4.new_notebook(cells=cells, metadata=dict(kernelspec=dict(name='python3', display_name='python3', language='python')))
+    return v4.new_notebook(cells=cells, metadata=dict(kernelspec=_KERNEL))
 
 # %% ../../nbs/use/60_report.ipynb #cc602785
 def _kernel():
@@ -142,6 +191,7 @@ def _kernel():
     ours = KernelSpecManager(kernel_dirs=[])
     return AsyncKernelManager(kernel_name='python3', kernel_spec_manager=ours)
 
+# %% ../../nbs/use/60_report.ipynb #5174daf4
 def _execute(nb, folder, timeout=300):
     "Run `nb` in `folder`, in place."
     from nbclient import NotebookClient
@@ -155,35 +205,52 @@ def _execute(nb, folder, timeout=300):
     return nb
 
 # %% ../../nbs/use/60_report.ipynb #91d0ed59
+_STYLE = '''
+body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff;
+       max-width: 820px; margin: 0 auto; padding: 1em; }
+h1 { font-size: 1.7em; overflow-wrap: anywhere; }
+h2 { font-size: 1.25em; margin: 2em 0 .3em; border-top: 1px solid #ddd; padding-top: .8em; }
+img { max-width: 100%; height: auto; } li, p { overflow-wrap: anywhere; }
+pre { background: #f5f5f5; padding: .7em; overflow-x: auto; white-space: pre-wrap;
+      font-size: .88em; }
+code { background: #f5f5f5; }
+table { display: block; overflow-x: auto; border-collapse: collapse; font-size: .88em;
+        margin: .7em 0; border: 0; }
+th, td { padding: .25em .7em; text-align: right; border: 0; border-bottom: 1px solid #e5e5e5; }
+tbody th { text-align: left; }
+@media print { body { max-width: none; font-size: 11pt; padding: 0; } h2 { break-after: avoid; }
+               img, table, pre { break-inside: avoid; } }
+'''
+
+# %% ../../nbs/use/60_report.ipynb #abf60029
 _PAGE = '''<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title><style>
-body {{ font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 820px; margin: 0 auto; padding: 1em; }}
-h1 {{ font-size: 1.7em; overflow-wrap: anywhere; }} h2 {{ font-size: 1.25em; margin: 2em 0 .3em; border-top: 1px solid #ddd; padding-top: .8em; }}
-img {{ max-width: 100%; height: auto; }} li, p {{ overflow-wrap: anywhere; }}
-pre {{ background: #f5f5f5; padding: .7em; overflow-x: auto; white-space: pre-wrap; font-size: .88em; }} code {{ background: #f5f5f5; }}
-table {{ display: block; overflow-x: auto; border-collapse: collapse; font-size: .88em; margin: .7em 0; border: 0; }}
-th, td {{ padding: .25em .7em; text-align: right; border: 0; border-bottom: 1px solid #e5e5e5; }} tbody th {{ text-align: left; }}
-@media print {{ body {{ max-width: none; font-size: 11pt; padding: 0; }} h2 {{ break-after: avoid; }} img, table, pre {{ break-inside: avoid; }} }}
-</style></head><body>{body}</body></html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title><style>{style}</style></head><body>{body}</body></html>
 '''
 
 # %% ../../nbs/use/60_report.ipynb #5b1ca9b2
+def _heading(text):
+    "The first heading in `text`, or None."
+    lines = [line.lstrip('# ') for line in text.split('\n') if line.startswith('#')]
+    return lines[0] if lines else None
+
 def _tidy_outputs(nb):
     "Take warnings out of `nb`, and give every picture the heading above it as alternative text."
     title = ''
     for c in nb.cells:
-        if c.cell_type == 'markdown': title = next((l.lstrip('# ') for l in c.source.split('\n') if l.startswith('#')), title)
-        else:
-            c.outputs = [o for o in c.outputs if o.get('name') != 'stderr']
-            for o in c.outputs:
-                if 'image/png' in o.get('data', {}): o.metadata['image/png'] = dict(alt=title)
+        if c.cell_type == 'markdown': title = _heading(c.source) or title
+        else: c.outputs = [o for o in c.outputs if o.get('name') != 'stderr']
+        for o in c.get('outputs', []):
+            if 'image/png' in o.get('data', {}): o.metadata['image/png'] = dict(alt=title)
     return nb
 
 # %% ../../nbs/use/60_report.ipynb #7357073d
 def _exporter():
     "nbconvert's plainest HTML, without code."
     from nbconvert import HTMLExporter
-    hidden = dict(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True, exclude_anchor_links=True)
+    parts = ('input', 'input_prompt', 'output_prompt', 'anchor_links')
+    hidden = {f'exclude_{part}': True for part in parts}
     return HTMLExporter(template_name='basic', **hidden)
 
 # %% ../../nbs/use/60_report.ipynb #4ecbb417
@@ -193,7 +260,7 @@ def report_html(
 ) -> str: # a page that needs nothing else
     "`nb` as one HTML page without code."
     body, _ = _exporter().from_notebook_node(_tidy_outputs(nb))
-    return _PAGE.format(title=escape(title), body=body)
+    return _PAGE.format(title=escape(title), style=_STYLE, body=body)
 
 # %% ../../nbs/use/60_report.ipynb #86c4e1cb
 def _write_pages(folder, pages):
@@ -224,7 +291,8 @@ def amf_report(
     argv=None, # command line; None takes the process's
 ):
     "The command `amf_report`: see `write_report`."
-    p = argparse.ArgumentParser('amf_report', description='Make report.html and report.ipynb in the folder of a run.')
+    does = 'Make report.html and report.ipynb in the folder of a run.'
+    p = argparse.ArgumentParser('amf_report', description=does)
     p.add_argument('folder', help='folder of a run of amf_train')
     try: page = write_report(p.parse_args(argv).folder)
     except (ValueError, OSError, ImportError, RuntimeError) as e: p.exit(2, f'{p.prog}: {e}\n')

@@ -28,7 +28,9 @@ def whole_cost(
 ) -> int: # multiply-adds
     "What one whole network of `model`, no stage shared, takes for the images `x`."
     b = model.branches[0]
-    return macs(torch.nn.Sequential(*model.trunk.stages[:b.start], *b.stages, b.head), x)
+    if b.strategy.probe: stages = b.stages[0].stages
+    else: stages = [*model.trunk.stages[:b.start], *b.stages, b.head]
+    return macs(torch.nn.Sequential(*stages), x)
 
 # %% ../../nbs/use/20_routing.ipynb #2c9856f9
 def constant_weights(
@@ -43,11 +45,14 @@ def constant_weights(
 def branch_costs(
     model:AMFModel, # a fused network
     x:torch.Tensor, # a batch of images (N, C_in, H, W) of the size that it will see
-) -> dict: # `branches` (K,), `trunk` (K,) up to where each starts, `policy` and the trunk it `reads` (0 if it need not run), `dense`: everything
-    "What the parts of `model` cost at prediction time, by multiply-adds, in units of one whole network."
+) -> dict: # `branches` (K,), `trunk` (K,), `policy`, `reads`, `dense`, in whole networks
+    """What the parts of `model` cost at prediction time, by multiply-adds.
+    `trunk` goes up to where each branch starts; `reads` is the part of it that the policy reads.
+    `reads` and `policy` are 0 if the policy need not run. `dense` is everything."""
     mode, x, m = model.training, x[:1], model.eval()
     acts, whole = m.trunk(x), whole_cost(m, x)
-    trunk = torch.tensor([macs(torch.nn.Sequential(*m.trunk.stages[:b.start]), x) for b in m.branches]) / whole
+    below = [torch.nn.Sequential(*m.trunk.stages[:b.start]) for b in m.branches]
+    trunk = torch.tensor([macs(stages, x) for stages in below]) / whole
     branches = torch.tensor([macs(b, acts[b.start]) for b in m.branches]) / whole
     policy = 0. if m.policy is None else macs(m.policy, m.policy_inputs(acts)) / whole
     model.train(mode)
@@ -74,9 +79,10 @@ def costs(self:AMFLearner) -> dict: # as `branch_costs`
 # %% ../../nbs/use/20_routing.ipynb #7536113f
 def _rank_of_weights(weights_N_K):
     "The place of each weight in its row, 0 the largest; of equal ones the first comes first."
-    a, b = weights_N_K[:, None], weights_N_K[..., None]
-    first = torch.ones_like(weights_N_K[0], dtype=torch.bool).expand(weights_N_K.shape[1], -1).tril(-1)
-    return ((a > b) | (a == b) & first).sum(-1)
+    others, own = weights_N_K[:, None], weights_N_K[..., None]
+    pairs = torch.ones_like(weights_N_K[0], dtype=torch.bool).expand(weights_N_K.shape[1], -1)
+    first = pairs.tril(-1)
+    return ((others > own) | (others == own) & first).sum(-1)
 
 # %% ../../nbs/use/20_routing.ipynb #5218ff72
 def weight_mask(
@@ -84,9 +90,10 @@ def weight_mask(
     threshold:float=0., # branches with a smaller weight are left out
     top_k:int=None, # the most branches to run; None for all
 ) -> torch.Tensor: # bool (N, K), at least one a row
-    "Which branches to run by weight."
+    "Which branches to run by weight; one without any adds nothing and does not run."
     rank, K = _rank_of_weights(weights_N_K), weights_N_K.shape[1]
-    return (weights_N_K >= threshold) & (rank < (K if top_k is None else top_k)) | (rank == 0)
+    enough = (weights_N_K >= threshold) & (weights_N_K > 0)
+    return enough & (rank < (K if top_k is None else top_k)) | (rank == 0)
 
 # %% ../../nbs/use/20_routing.ipynb #6f50cc42
 def renormalise(
@@ -119,12 +126,14 @@ def cheapest_first(
 
 # %% ../../nbs/use/20_routing.ipynb #6bc09077
 class _LazyTrunk:
-    "Activations of the images `x` at the depths where branches start, made when they are asked for and only once."
+    """Activations of the images `x` at the depths where branches start.
+    They are made when they are asked for, once; `x` may also be a dict of some, by depth."""
     def __init__(self, trunk, x):
-        self.trunk, self.acts = trunk.train(False), dict(x) if isinstance(x, dict) else {0: x} # a dict: activations by depth
+        self.trunk = trunk.train(False)
+        self.acts = dict(x) if isinstance(x, dict) else {0: x}
         a = next(iter(self.acts.values()))
         self.all = torch.arange(len(a), device=a.device)
-        self.at = {d: self.all for d in self.acts} # depth to the place of each image in the activation, -1 before it ran
+        self.at = {d: self.all for d in self.acts} # by depth, each image's place in it; -1: not run
 
     @torch.no_grad()
     def __call__(self, depth, rows):
@@ -143,13 +152,14 @@ class _LazyTrunk:
 
 # %% ../../nbs/use/20_routing.ipynb #435ca33a
 def _put_logits(logits, z, rows, k, shape):
-    "`logits` (N, K, C), None before the first branch ran, with `z` of branch `k` for the images `rows`."
+    "`logits` (N, K, C), None before any branch ran, with `z` of branch `k` for the images `rows`."
     if logits is None: logits = z.new_zeros(*shape, z.shape[1])
     logits[rows, k] = z
     return logits
 
 # %% ../../nbs/use/20_routing.ipynb #5bdc6b9c
-def _is_number(v, kind=(int, float)): return isinstance(v, kind) and not isinstance(v, bool)
+def _is_number(v, kind=(int, float)):
+    return isinstance(v, kind) and not isinstance(v, bool)
 
 @dataclass(frozen=True)
 class ByWeight:
@@ -197,15 +207,16 @@ def follow(self:Cascade,
     weights_N_K:torch.Tensor, # of all branches
     run, # a function from a branch's number and rows of images to logits (n, C)
 ) -> tuple: # which ran, bool (N, K); their logits (N, K, C), zeros for the others
-    "Run branches in order while the fused answer stays below `confident`."
+    "Run branches that have weight in order, while the fused answer stays below `confident`."
     ran, logits = torch.zeros_like(weights_N_K, dtype=torch.bool), None
-    rows = torch.arange(len(ran), device=ran.device)
+    unsure = torch.ones_like(ran[:, 0])
     for k in self.order:
-        if not len(rows): break
+        rows = (unsure & (weights_N_K[:, k] > 0)).nonzero()[:, 0]
+        if not len(rows): continue
         logits, ran[rows, k] = _put_logits(logits, run(k, rows), rows, k, ran.shape), True
         w = renormalise(weights_N_K[rows], ran[rows])
         fused = model.combine(dict(logits=logits[rows]), w)
-        rows = rows[_sureness(fused, model.multilabel) < self.confident]
+        unsure[rows] = _sureness(fused, model.multilabel) < self.confident
     return ran, logits
 
 # %% ../../nbs/use/20_routing.ipynb #3e9bae49
@@ -268,11 +279,11 @@ def cost_of(
     return (costs['policy'] + trunk + ran_N_K.float() @ costs['branches']).mean().item()
 
 # %% ../../nbs/use/20_routing.ipynb #a37dbf2c
-def _candidates(costs):
-    "Rules of both kinds, from sparse to dense."
+def _candidates(costs, n):
+    "Rules of both kinds for `n` branches that have weight, from sparse to dense."
     order = tuple(cheapest_first(costs))
     steps = np.r_[0.3:0.9:0.1, 0.9:0.99:0.02, 0.99, 0.995, 0.999, 1.01]
-    return [*(ByWeight(top_k=k + 1) for k in range(len(order))),
+    return [*(ByWeight(top_k=k + 1) for k in range(n)),
             *(Cascade(float(c), order) for c in steps),
             *(ByWeight(float(t)) for t in (0.1, 0.2, 0.3, 0.4, 0.5))]
 
@@ -283,21 +294,15 @@ def _replay(model, rule, logits_N_K_C, weights_N_K):
     return ran, model.combine(dict(logits=logits_N_K_C), renormalise(weights_N_K, ran))
 
 # %% ../../nbs/use/20_routing.ipynb #2b9d58ef
-def _check_routable(model):
-    if model.fusion == 'features':
-        raise ValueError("`fusion`='features' needs every branch for every image: "
-                         "train with fusion='log_probs' to route")
-
 @patch
 def route_curve(self:AMFLearner,
     dl=None, # a `DataLoader` with labels; None takes the validation set
     parts:dict=None, # from `gather_parts` with targets, instead of `dl`
 ) -> pd.DataFrame: # one row a rule, cheapest first: kind, rule, cost, accuracy, nll, ece
     "Accuracy, likelihood and calibration against the mean cost of an image, in whole networks."
-    _check_routable(self.model)
     m, parts = self.model, parts or self.gather_parts(dl)
     costs, y, rows = self.costs(), parts['targets'], []
-    for rule in _candidates(costs):
+    for rule in _candidates(costs, len(self.usable)):
         ran, fused = _replay(m, rule, parts['logits'], parts['weights'])
         acc, *_, loss, ece = panel_row(fused, y, m.multilabel)
         kind = 'cascade' if isinstance(rule, Cascade) else 'weights'
@@ -333,7 +338,6 @@ def _rule_within_budget(self:AMFLearner, budget):
 @patch
 def _rule_for(self:AMFLearner, threshold=0., top_k=None, budget=None, confident=None):
     "The rule that the arguments of `route` ask for."
-    _check_routable(self.model)
     if budget is not None: return self._rule_within_budget(budget)
     if confident is not None: return Cascade(confident, cheapest_first(self.costs()))
     return ByWeight(threshold, top_k)
@@ -346,7 +350,7 @@ def route(self:AMFLearner,
     budget:float=None, # highest mean cost of an image; a whole network costs 1
     confident:float=None, # run branches, cheapest first, until the best class has this probability
 ): # the rule, a `ByWeight` or a `Cascade`; None for all branches
-    "From now on predict with the branches that matter only; without arguments with all of them again."
+    "From now on predict with the branches that matter only; without arguments with all again."
     given = dict(threshold=threshold, top_k=top_k, budget=budget, confident=confident)
     given = {k: v for k, v in given.items() if v is not None}
     if len(given) > 1 and set(given) != {'threshold', 'top_k'}:
