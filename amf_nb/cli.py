@@ -525,9 +525,8 @@ def _expand(images):
     once = {}
     for file in found: once.setdefault(os.path.abspath(file), file)
     if more := len(found) - len(once):
-        print(f'{more} files were named again; each is answered once', file=sys.stderr)
+        print(f'files named again, each answered once: {more}', file=sys.stderr)
     return list(once.values())
-
 
 # %% ../nbs/95_cli.ipynb #a8eaa5c9
 def _labels_of(probs, vocab, multilabel):

@@ -112,7 +112,8 @@ def test_predicting_prints_and_writes_every_name(made, tmp_path):
     ascii_only = dict(os.environ, PYTHONIOENCODING='ascii')
     done = command('amf_predict', run, *files, '--csv', tmp_path / 'p.csv', env=ascii_only)
     assert done.returncode == 0, done.stderr
-    assert len(done.stderr.splitlines()) == 1 and 'missing.png' in done.stderr
+    again, missing = done.stderr.splitlines()
+    assert 'files named again, each answered once: 1' in again and 'missing.png' in missing
     table = pd.read_csv(tmp_path / 'p.csv', encoding='utf-8')
     assert len(table) == 14 and set(table.label) <= set(CLASSES)
     assert len(done.stdout.splitlines()) == 15 and r'no utf-8 \udcff.png' in done.stdout

@@ -41,7 +41,7 @@ def same(a, b, tol=1e-5): return torch.allclose(a, b, atol=tol)
 def test_saved_and_loaded_it_says_the_same(trained, tmp_path):
     trained.save_amf(tmp_path / 'model')
     back = load_amf(tmp_path / 'model')
-    dl = back.dls.test_dl(list(trained.dls.valid_ds.items), with_labels=True)
+    dl = back.dls.test_dl(list(trained.dls.valid_ds.items), with_labels=True, bs=trained.dls.valid.bs)
     back.no_bar().__enter__()
     assert same(back.gather_parts(dl)['logits'], trained.gather_parts()['logits'])
     assert [b.strategy for b in back.model.branches] == KINDS and not waiting(back.model, False)

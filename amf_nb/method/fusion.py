@@ -282,9 +282,8 @@ def create_amf_model(
     starts = [branch.start for branch in branches]
     trunk = Trunk(backbone.stages[:max(depth, *starts)], keep=starts)
     width = _trunk_width(trunk, backbone.n_in, backbone.size)
-    if len(branches) == 1: policy = None
-    policy = create_policy(policy, len(branches), width, backbone.n_in)
-    model = AMFModel(trunk, branches, policy, fusion, multilabel)
+    policy = create_policy(policy, len(branches), width, backbone.n_in) # refuses what cannot be
+    model = AMFModel(trunk, branches, policy if len(branches) > 1 else None, fusion, multilabel)
     return model.to(memory_format=torch.channels_last)
 
 # %% ../../nbs/method/50_fusion.ipynb #2833f711

@@ -14,7 +14,7 @@ from collections import Counter, defaultdict
 from importlib.metadata import version
 from pathlib import Path
 
-HANG = 5  # seconds
+HANG = 5  # seconds of a processor; who waits for nothing is found by the time that `Workers` wait for an answer
 FINE = ('loaded', 'ValueError', 'FileNotFoundError', 'OSError')
 WATCHED = {'pickle.find_class', 'socket.connect', 'socket.getaddrinfo', 'subprocess.Popen', 'os.system', 'os.exec', 'os.posix_spawn', 'os.fork',
            'os.remove', 'os.rename', 'os.mkdir', 'os.rmdir', 'os.symlink', 'os.link', 'os.truncate', 'os.chmod', 'shutil.rmtree'}
@@ -67,11 +67,11 @@ def worker(conn, prepare, root, seed, limit_mb):
         (root / 'case').mkdir()
         kind, target, load, judge = case(i, root / 'case')
         conn.send(kind)
-        before, start = listing(root), time.perf_counter()
+        before, start = listing(root), time.process_time()
         with watch:
             try: outcome, got, text = 'loaded', load(target), ''
             except BaseException as e: outcome, got, text = type(e).__name__, e, str(e)
-        seconds = max(getattr(load, 'times', None) or [time.perf_counter() - start])
+        seconds = max(getattr(load, 'times', None) or [time.process_time() - start])
         if watch.events: outcome, text = 'code run or file written', watch.events[0]
         elif listing(root) != before: outcome, text = 'stray file', str({*listing(root).items()} ^ {*before.items()})[:300]
         elif seconds > HANG: outcome, text = 'hang', f'{seconds:.1f} s'
