@@ -49,7 +49,7 @@ from .data.images import check_images, find_files, image_suffixes
 from .use.evidence import PolicyLog
 from .use.interpret import AMFInterpretation, save_parts
 from .use.names import one_line
-from .train.learner import amf_learner
+from .train.making import amf_learner
 from .use.report import write_report
 from .train.resume import Checkpoints, OtherFit, data_identity, differences
 from .study.cells import PRESETS, cell_key, package_versions, preset_cells

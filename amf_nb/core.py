@@ -26,8 +26,8 @@ from .method.strategies import list_strategies, register_strategy
 from .train import devices # gives learners `to_distributed`
 from .train.cost import plot_plan
 from .train.guard import BranchGuard
-from .train.learner import AMFLearner, amf_learner, branch_learner
-from .train.learner import fuse_learners, standard_learner
+from .train.learner import AMFLearner
+from .train.making import amf_learner, branch_learner, fuse_learners, standard_learner
 from .train.resume import Checkpoints
 
 # %% ../nbs/00_core.ipynb #01fff8f7

@@ -12,7 +12,7 @@ from fastai.callback.progress import ProgressCallback
 from fastai.torch_core import set_seed
 
 from .data.loaders import array_dls
-from .train.learner import amf_learner
+from .train.making import amf_learner
 from .method.strategies import Strategy
 
 # %% ../nbs/99_test_utils.ipynb #b5595a5c

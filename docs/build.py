@@ -34,10 +34,17 @@ def page(nb): return f'{re.sub(r"^[0-9]+[a-z]?_", "", nb.stem)}.html'
 def directives(source): return set(re.findall(r'^#\s*\|\s*(\w+)', source, re.M))
 
 
-def defined(tree):
-    "Names of definitions: `name`, or `Class.name` for a patch."
+def definitions(tree):
+    "Functions and classes of a cell; the setter of a property counts as part of it."
     for node in tree.body:
         if not isinstance(node, (ast.FunctionDef, ast.ClassDef)): continue
+        said = {k.arg for d in node.decorator_list for k in getattr(d, 'keywords', ())}
+        if 'set_prop' not in said: yield node
+
+
+def defined(tree):
+    "Names of definitions: `name`, or `Class.name` for a patch."
+    for node in definitions(tree):
         marks = {getattr(d, 'func', d).id for d in node.decorator_list if isinstance(getattr(d, 'func', d), ast.Name)}
         yield f'{node.args.args[0].annotation.id}.{node.name}' if marks & {'patch', 'patch_to'} else node.name
 
@@ -113,7 +120,7 @@ def summary(notebooks):
             source = ''.join(c['source'])
             if c['cell_type'] != 'code' or 'export' not in directives(source): continue
             tree = ast.parse(source)
-            docs = {n.name: (ast.get_docstring(n) or '').split('\n')[0] for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef))}
+            docs = {n.name: (ast.get_docstring(n) or '').split('\n')[0] for n in definitions(tree)}
             for n in public(tree):
                 link = f'<a href="{page(rel)}#{n.lower()}">{code(n)}</a>'
                 rows.append(f'| {link} | {"✓" if n in front else ""} | {docs[n.split(".")[-1]].replace("|", chr(92) + "|")} |')

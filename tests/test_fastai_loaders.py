@@ -10,7 +10,7 @@ from fastai.vision.all import (CategoryBlock, ColReader, ColSplitter, DataBlock,
                                get_image_files, parent_label)
 from PIL import Image
 
-from amf_nb.train.learner import amf_learner
+from amf_nb.train.making import amf_learner
 
 COLOURS = dict(red=(200, 40, 40), green=(40, 200, 40), blue=(40, 40, 200))
 SMALL = dict(item_tfms=Resize(32), bs=8, num_workers=0)

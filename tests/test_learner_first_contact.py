@@ -32,7 +32,7 @@ import amf_nb.core  # noqa: F401  with all methods of a learner
 from amf_nb.method.backbones import create_backbone
 from amf_nb.train.cost import FeatureDL
 from amf_nb.data.loaders import array_dls, pair_dls
-from amf_nb.train.learner import amf_learner, branch_learner, fuse_learners
+from amf_nb.train.making import amf_learner, branch_learner, fuse_learners
 from amf_nb.train.expected import norm_stats
 from amf_nb.method.strategies import Strategy
 from amf_nb.use.explore import _costs_for

@@ -21,7 +21,7 @@ from amf_nb.core import image_dls
 from amf_nb.data.loaders import pair_dls
 from amf_nb.use.saving import check_savable, load_amf
 from amf_nb.use.export import to_onnx
-from amf_nb.train.learner import amf_learner, fuse_learners
+from amf_nb.train.making import amf_learner, fuse_learners
 from amf_nb.train.resume import Checkpoints, picture_identity
 from amf_nb.use.routing import ByWeight, Cascade
 from amf_nb.method.strategies import Strategy

@@ -23,7 +23,8 @@ from torch import nn
 # %% ../../nbs/study/10_baselines.ipynb #b8a3e623
 from ..method.backbones import Backbone, create_backbone
 from ..method.branches import Trunk, create_head
-from ..train.learner import add_normalize, AMFLearner, fuse_learners, targets_kind
+from ..train.learner import AMFLearner
+from ..train.making import add_normalize, fuse_learners, targets_kind
 from ..train.splits import holdout_split, items_at, loader_over
 from ..method.controls import panel_row
 from ..train.expected import normalised

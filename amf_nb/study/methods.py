@@ -24,8 +24,8 @@ from ..method.strategies import Strategy
 from .baselines import deep_ensemble, spottune_learner, tune_lr
 from .testbeds import BenchData, Registry
 from ..train import cost # gives learners `feature_cache`
-from ..train.learner import AMFLearner, amf_learner, branch_learner, fuse_learners
-from ..train.learner import standard_learner
+from ..train.learner import AMFLearner
+from ..train.making import amf_learner, branch_learner, fuse_learners, standard_learner
 from ..train.solving import read_features
 
 # %% ../../nbs/study/30_methods.ipynb #2cc1f415

@@ -33,7 +33,8 @@ from ..method.fusion import AMFModel
 from ..method.strategies import default_strategies, resolve_strategies
 from .testbeds import Registry
 from ..train import cost # gives learners `feature_cache`
-from ..train.learner import AMFLearner, amf_learner, branch_learner
+from ..train.learner import AMFLearner
+from ..train.making import amf_learner, branch_learner
 
 # %% ../../nbs/study/60_timing.ipynb #e6062a3b
 def _sync():

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['CACHE_BATCH', 'NEARLY_0', 'LEAST_HELD', 'amf_groups', 'amf_splitter', 'core_of', 'BranchLoss', 'StrategyRates',
-           'AMFLearner', 'GatherParts', 'add_normalize', 'own_loaders', 'targets_kind', 'check_options', 'amf_learner',
-           'branch_learner', 'standard_learner', 'Renorm', 'fuse_learners']
+           'AMFLearner', 'GatherParts']
 
 # %% ../../nbs/train/40_learner.ipynb #d20ee5c2
 import copy
@@ -21,26 +20,17 @@ from fastai.callback.schedule import Learner
 from fastai.callback.tracker import SaveModelCallback
 from fastai.callback.training import GradientAccumulation
 from fastai.data.core import DataLoaders
-from fastai.data.transforms import get_c
-from fastai.learner import Metric
-from fastai.metrics import accuracy, accuracy_multi
 from fastai.torch_core import maybe_gather, set_seed
-from fastai.vision.augment import Normalize
 from fastcore.basics import patch
 from fastcore.foundation import L
 from torch import nn
 
-from ..method.backbones import Backbone, create_backbone
-from ..method.branches import Branch, Factor, Trunk, branch_params, l2_sp_penalty
+from ..method.branches import branch_params, l2_sp_penalty
 from ..method.controls import fused_by_rule, panel_of
-from ..method.fusion import AMFModel, believed_first, create_amf_model
-from ..method.fusion import fit_policy, fit_static, nll
-from ..method.policy import create_policy, policy_name
-from ..method.strategies import Strategy, get_strategy, resolve_strategies
-from .expected import Expected, again, first_image, norm_stats, normalised
-from .expected import require_steps, same_stats, with_steps
+from ..method.fusion import AMFModel, believed_first, fit_policy, fit_static, nll
+from .expected import Expected, again, require_steps, with_steps
 from .guard import BranchGuard, pick_policy, without_branches
-from .losses import classifier_loss, loss_labels, loss_to, try_loss
+from .losses import classifier_loss, loss_to
 from .solving import Solved, read_features, share_of_rate, solve_heads, waiting
 from .splits import check_groups, holdout_split, items_at, loader_over
 
@@ -93,17 +83,6 @@ class StrategyRates(Callback):
     A strategy that has a weight decay of its own gets it when fitting begins."""
     order, run_valid, lrs = MixedPrecision.order + 2, False, None # after GradientClip
 
-    def before_fit(self):
-        model = core_of(self.learn.model)
-        groups = amf_groups(model)
-        self.owners, self.factors, wds = [[g[k] for g in groups] for k in ('name', 'factor', 'wd')]
-        solved = {b.strategy.name for b in model.branches if b.strategy.head == 'solved'}
-        share = share_of_rate(self.learn.n_epoch, self.dls.train)
-        for i, name in enumerate(self.owners): self.factors[i] *= share if name in solved else 1.
-        if any(w is not None for w in wds):
-            usual = [h.get('wd', 0.) for h in self.opt.hypers]
-            self.opt.set_hyper('wd', [u if w is None else w for w, u in zip(wds, usual)])
-
     def before_step(self):
         self.lrs = [h['lr'] for h in self.opt.hypers]
         self.opt.set_hyper('lr', [lr * f for lr, f in zip(self.lrs, self.factors)])
@@ -111,6 +90,20 @@ class StrategyRates(Callback):
     def after_step(self):
         if self.lrs is not None: self.opt.set_hyper('lr', self.lrs)
         self.lrs = None
+
+# %% ../../nbs/train/40_learner.ipynb #08178da9
+@patch
+def before_fit(self:StrategyRates):
+    "Note the factor of each group for this fit, and set weight decays."
+    groups = amf_groups(core_of(self.learn.model))
+    self.owners, self.factors, wds = [[g[k] for g in groups] for k in ('name', 'factor', 'wd')]
+    branches = core_of(self.learn.model).branches
+    solved = {b.strategy.name for b in branches if b.strategy.head == 'solved'}
+    share = share_of_rate(self.learn.n_epoch, self.dls.train)
+    for i, name in enumerate(self.owners): self.factors[i] *= share if name in solved else 1.
+    if any(w is not None for w in wds):
+        usual = [h.get('wd', 0.) for h in self.opt.hypers]
+        self.opt.set_hyper('wd', [u if w is None else w for w, u in zip(wds, usual)])
 
 # %% ../../nbs/train/40_learner.ipynb #cc90f198
 class AMFLearner(Learner):
@@ -138,39 +131,29 @@ class AMFLearner(Learner):
     @property
     def core(self): return core_of(self.model)
 
-    @property
-    def honest(self): return self.solved.logits if self.solved else {}
-
-    @property
-    def dls(self): return self._dls
-
-    @dls.setter
-    def dls(self, dls):
-        if 'expected' not in vars(self): self.expected = Expected.of(dls)
-        self._dls = self.expected.bring_all(dls)
-
-    @property
-    def best_branch(self): return self._best[0] if self._best[1] == self._steps else None
-
-    @best_branch.setter
-    def best_branch(self, name): self._best = name, self._steps
-
 # %% ../../nbs/train/40_learner.ipynb #6bc56f6f
+@patch(as_prop=True)
+def best_branch(self:AMFLearner): # a name, or None
+    "The branch that did best, as long as no branch has moved since."
+    return self._best[0] if self._best[1] == self._steps else None
+
+@patch(set_prop=True)
+def best_branch(self:AMFLearner,
+    name, # of the branch that does best now, or None
+):
+    "Note the name, and when that was."
+    self._best = name, self._steps
+
 @patch
 def moved(self:AMFLearner):
     "Note that the branches are no longer what they were."
     if not hasattr(self, 'lr_finder'): self.trained, self._steps = True, self._steps + 1
 
+# %% ../../nbs/train/40_learner.ipynb #fad8e2c7
 @patch
 def _step(self:AMFLearner):
     Learner._step(self)
     self.moved()
-
-@patch
-def _do_fit(self:AMFLearner):
-    first, self.first_epoch = self.first_epoch, 0
-    for self.epoch in range(first, self.n_epoch):
-        self._with_events(self._do_epoch, 'epoch', CancelEpochException)
 
 @patch
 def load(self:AMFLearner,
@@ -182,6 +165,27 @@ def load(self:AMFLearner,
     Learner.load(self, file, *args, **kwargs)
     self.moved()
     return self
+
+# %% ../../nbs/train/40_learner.ipynb #03cb1d8f
+@patch
+def _do_fit(self:AMFLearner):
+    first, self.first_epoch = self.first_epoch, 0
+    for self.epoch in range(first, self.n_epoch):
+        self._with_events(self._do_epoch, 'epoch', CancelEpochException)
+
+# %% ../../nbs/train/40_learner.ipynb #f216aa58
+@patch(as_prop=True)
+def dls(self:AMFLearner): # `DataLoaders`
+    "The learner's own loaders, as the model expects them."
+    return self._dls
+
+@patch(set_prop=True)
+def dls(self:AMFLearner,
+    dls, # `DataLoaders`; the first ones say what the model expects
+):
+    "Take `dls`, made as the model expects."
+    if 'expected' not in vars(self): self.expected = Expected.of(dls)
+    self._dls = self.expected.bring_all(dls)
 
 # %% ../../nbs/train/40_learner.ipynb #d04eb147
 @patch
@@ -196,6 +200,7 @@ def loader(self:AMFLearner,
                          'Give `dl`, or `learn.dls = ...`')
     return dl
 
+# %% ../../nbs/train/40_learner.ipynb #1edff6aa
 @patch
 def in_order(self:AMFLearner,
     positions=None, # of training images; None for all
@@ -206,13 +211,19 @@ def in_order(self:AMFLearner,
     positions = np.arange(len(ds)) if positions is None else positions
     return self.dls.valid.new(items_at(ds, positions, 1), shuffle=False, drop_last=False, **kwargs)
 
-# %% ../../nbs/train/40_learner.ipynb #5d375cce
-CACHE_BATCH = 32 # images at once through a frozen network: their activations fit a CPU's cache
-
+# %% ../../nbs/train/40_learner.ipynb #f46c90a6
 @patch(as_prop=True)
 def solved_here(self:AMFLearner): # a `Solved` or None
     "What is known of the training images that the learner has now."
     return self.solved if self.solved and self.solved.images is self.dls.train_ds else None
+
+@patch(as_prop=True)
+def honest(self:AMFLearner) -> dict: # number of a probe to logits (N, C)
+    "What probes say of the training images, each answer without the image in question."
+    return self.solved.logits if self.solved else {}
+
+# %% ../../nbs/train/40_learner.ipynb #5d375cce
+CACHE_BATCH = 32 # images at once through a frozen network: their activations fit a CPU's cache
 
 @patch
 def read(self:AMFLearner,
@@ -256,18 +267,19 @@ def check_trains(self:AMFLearner):
     raise ValueError(f'no layer of {self.core.names} trains: `fine_tune(0)` solves them, '
                      'or add a strategy that trains, such as \'standard\'')
 
+# %% ../../nbs/train/40_learner.ipynb #aa81b9f4
 @patch(as_prop=True)
 def usable(self:AMFLearner) -> list: # numbers of branches
     "The branches that say something: after `fine_tune(0)` those that are solved, else all."
     return self.core.static_K.nonzero()[:, 0].tolist()
 
-# %% ../../nbs/train/40_learner.ipynb #aa81b9f4
 @patch
 def weigh_all(self:AMFLearner):
     "Give all branches equal weights if some have none, as after `fine_tune(0)`."
     static_K = self.core.static_K
     if not static_K.all(): static_K.fill_(1 / len(static_K))
 
+# %% ../../nbs/train/40_learner.ipynb #339b257e
 @patch
 def fit(self:AMFLearner,
     n_epoch:int, # passes over the training images
@@ -397,12 +409,23 @@ def _everywhere(dl, rows):
     if getattr(dl, 'world_size', 1) == 1: return rows
     return maybe_gather(rows.to(dl.device)).cpu()[:dl.n]
 
+# %% ../../nbs/train/40_learner.ipynb #1bdfc0b1
 def _check_known(targets, n_classes):
     "`ValueError` if `targets` have more classes than the `n_classes` of the model."
     have = int(targets.max()) + 1 if targets.ndim == 1 else targets.shape[1]
     if have <= n_classes: return
     raise ValueError(f'`dl` has {have} classes or more, and the model knows {n_classes} classes: '
                      'give images of the classes it was trained on')
+
+def _with_targets(parts, collected, dl, labels):
+    "`parts` with the targets of `collected`; `ValueError` if `labels` are asked for and missing."
+    if labels and not collected.targets:
+        raise ValueError('`dl` has images without labels: give one that has them, such as '
+                         '`learn.dls.test_dl(items, with_labels=True)`')
+    if not collected.targets: return parts
+    targets = _everywhere(dl, torch.cat(collected.targets))
+    _check_known(targets, collected.n_classes)
+    return dict(parts, targets=targets)
 
 # %% ../../nbs/train/40_learner.ipynb #1eaa33a8
 @patch
@@ -422,13 +445,7 @@ def gather_parts(self:AMFLearner,
             self._do_epoch_validate(dl=dl.new(shuffle=False, drop_last=False))
     finally: m.routing, m.last, self.metrics = rule, None, metrics
     parts = {k: _everywhere(self.dl, torch.cat([r[k] for r in cb.rows])) for k in cb.rows[0]}
-    if labels and not cb.targets:
-        raise ValueError('`dl` has images without labels: give one that has them, such as '
-                         '`learn.dls.test_dl(items, with_labels=True)`')
-    if not cb.targets: return parts
-    targets = _everywhere(self.dl, torch.cat(cb.targets))
-    _check_known(targets, cb.n_classes)
-    return dict(parts, targets=targets)
+    return _with_targets(parts, cb, self.dl, labels)
 
 # %% ../../nbs/train/40_learner.ipynb #46386dec
 @patch
@@ -480,6 +497,7 @@ def _static_of(model, logits_N_K_C, targets):
     weights_K[alive], factors_K[alive] = fit.weights_K.clamp(min=NEARLY_0), fit.factors_K
     return weights_K, factors_K
 
+# %% ../../nbs/train/40_learner.ipynb #1b71615a
 @patch
 def weigh_by(self:AMFLearner,
     parts:dict, # `logits` (N, K, C) and `targets` of images that no branch trained on
@@ -574,6 +592,7 @@ def use_solved(self:AMFLearner):
     m.static_K.zero_()
     m.static_K[solved] = fit.weights_K.clamp(min=NEARLY_0).to(m.static_K.device)
 
+# %% ../../nbs/train/40_learner.ipynb #fb92e80a
 @patch
 def _solve_only(self:AMFLearner, groups):
     "`fine_tune(0)`: solve the probes and predict with them; `ValueError` if branches have trained."
@@ -636,6 +655,7 @@ def _begin_training(self:AMFLearner, cbs, holdout, groups):
     if not trained: self.core.static_K.fill_(1 / len(self.core.branches))
     return held
 
+# %% ../../nbs/train/40_learner.ipynb #a691a3fa
 @patch
 def _weigh_on(self:AMFLearner, unseen, held):
     "Fit weights and policy on `unseen`, the images `held`; None leaves them as they are."
@@ -650,6 +670,16 @@ def _save_weighed(self:AMFLearner, cbs):
         if isinstance(cb, SaveModelCallback) and not cb.every_epoch:
             self.save(cb.fname, with_opt=cb.with_opt)
 
+# %% ../../nbs/train/40_learner.ipynb #09445987
+def _check_asked(epochs, kwargs):
+    "`ValueError` or `TypeError` if `fine_tune` is asked for what it does not do."
+    if not isinstance(epochs, (int, np.integer)) or epochs < 0:
+        raise ValueError(f'`epochs`={epochs!r}: give a whole number of passes, '
+                         'or 0 to solve probes only')
+    if foreign := {'freeze_epochs', 'lr_mult'} & set(kwargs):
+        raise TypeError(f'{sorted(foreign)} are arguments of fastai: here a strategy says what is '
+                        'frozen and how fast it learns, `Strategy(freeze=.., lr_mult=..)`')
+
 # %% ../../nbs/train/40_learner.ipynb #2c77e973
 @patch
 def fine_tune(self:AMFLearner,
@@ -663,12 +693,7 @@ def fine_tune(self:AMFLearner,
     on training images that were held out. Stopped in between (Ctrl-C), it fits them
     to the branches as they are, and the model is whole. For branches that were trained before
     no image is unseen: then weights and policy are left alone."""
-    if not isinstance(epochs, (int, np.integer)) or epochs < 0:
-        raise ValueError(f'`epochs`={epochs!r}: give a whole number of passes, '
-                         'or 0 to solve probes only')
-    if foreign := {'freeze_epochs', 'lr_mult'} & set(kwargs):
-        raise TypeError(f'{sorted(foreign)} are arguments of fastai: here a strategy says what is '
-                        'frozen and how fast it learns, `Strategy(freeze=.., lr_mult=..)`')
+    _check_asked(epochs, kwargs)
     if self.seed is not None: set_seed(self.seed)
     self.check_training()
     groups = check_groups(groups, len(self.dls.train_ds))
@@ -708,230 +733,3 @@ def control_panel(self:AMFLearner,
     Rows: 'policy', 'uniform', 'static', 'entropy', each branch by its name, 'oracle'."""
     parts = parts or self.gather_parts(dl, labels=True)
     return panel_of(self.fused_by(parts), parts['targets'], self.model.multilabel)
-
-# %% ../../nbs/train/40_learner.ipynb #9f81ad33
-def _normalises_by(tfm, mean, std):
-    "Are `mean` and `std`, a number a channel, those of the `Normalize` `tfm`?"
-    pairs = (tfm.mean, mean), (tfm.std, std)
-    return all(torch.allclose(own.flatten().cpu(), wanted) for own, wanted in pairs)
-
-def add_normalize(
-    dls, # `DataLoaders`, changed in place
-    backbone, # a `Backbone`, whose weights expect certain statistics
-):
-    "Normalise batches of `dls`, in place, as `backbone` expects, if nothing does so yet."
-    have = [t for t in dls.after_batch.fs if isinstance(t, Normalize)]
-    mean, std = torch.tensor(backbone.mean), torch.tensor(backbone.std)
-    if have and not _normalises_by(have[0], mean, std):
-        warnings.warn('`dls` are normalised already, but not as the weights of '
-                      f'{backbone.name} expect (mean {backbone.mean}, std {backbone.std}): '
-                      'make new DataLoaders for this backbone, or pass normalize=False '
-                      'if that is what you want')
-    if not have and len(mean) == backbone.n_in:
-        dls.add_tfms([Normalize.from_stats(mean, std, cuda=False)], 'after_batch')
-
-def own_loaders(
-    dls, # `DataLoaders`
-): # `DataLoaders` over the same images
-    "`dls` with transforms of batches of their own."
-    if not all(hasattr(getattr(dl, 'after_batch', None), 'fs') for dl in dls.loaders):
-        raise TypeError(f'`dls` has a {type(dls.train).__name__}, which carries no transforms: '
-                        'make it with `image_dls`, a fastai `DataBlock`, '
-                        'or `DataLoaders.from_dsets`')
-    return type(dls)(*[normalised(dl) for dl in dls.loaders], path=dls.path, device=dls.device)
-
-# %% ../../nbs/train/40_learner.ipynb #81b15750
-def _check_channels(dls, n_in, least=1):
-    "`ValueError` if images of `dls` have neither `n_in` channels nor `least`."
-    x = first_image(dls)
-    if x is None or x.shape[1] in (least, n_in): return
-    raise ValueError(f'`n_in`={n_in}, and `dls` give images of {x.shape[1]} channels: '
-                     f'make them with `n_in`={n_in}, or give the learner `n_in`={x.shape[1]}')
-
-@torch.no_grad()
-def _check_size(dls, backbone):
-    "`ValueError` if `backbone` cannot take the images of `dls`."
-    x, mode = first_image(dls), backbone.training
-    if x is None: return
-    blank = torch.zeros_like(x, device=next(backbone.parameters()).device).as_subclass(torch.Tensor)
-    try: backbone.eval()(blank)
-    except Exception as e:
-        h, w = backbone.size
-        raise ValueError(f'{backbone.name} cannot take images of {x.shape[2]} by {x.shape[3]} '
-                         f'({str(e)[:200]}): make `dls` with `size`={h if h == w else (h, w)}, '
-                         'or choose an architecture that takes any size') from e
-    finally: backbone.train(mode)
-
-# %% ../../nbs/train/40_learner.ipynb #3d628663
-def targets_kind(
-    dls, # `DataLoaders`
-    loss_func, # of the learner; None takes that of the training images
-    n_out:int, # classes; None reads them from `dls`
-) -> tuple:
-    "(classes, multilabel) of `dls`; `ValueError` where they cannot be told, are others, or one."
-    have = get_c(dls)
-    n_out = n_out or have
-    if not n_out:
-        raise ValueError('`n_out` could not be read from `dls`: pass the number of classes')
-    lf = loss_func if loss_func is not None else getattr(dls.train_ds, 'loss_func', None)
-    multi = Expected.of(dls).multilabel
-    if multi is None: multi = bool(loss_labels(lf))
-    if n_out < 2 and not multi:
-        raise ValueError(f'`dls` has {n_out} class: a classifier needs at least two')
-    if have and have != n_out:
-        raise ValueError(f'`n_out`={n_out}, and `dls` have {have} classes: leave `n_out` out, '
-                         f'or make `dls` with {n_out} names in their `vocab`')
-    return n_out, multi
-
-# %% ../../nbs/train/40_learner.ipynb #543a1717
-def _is_number(value):
-    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-
-def check_options(
-    dls, # as for `amf_learner`
-    metrics, # the same
-    p, # the same
-    lr, # the same
-    n_out, # the same
-):
-    "`TypeError` or `ValueError` that names an argument of `amf_learner` which cannot be right."
-    if not isinstance(dls, DataLoaders):
-        raise TypeError(f'`dls` is a {type(dls).__name__}: give `DataLoaders`, '
-                        'such as `image_dls(folder)` makes')
-    odd = [m for m in L(metrics) if not callable(m) and not isinstance(m, Metric)]
-    if odd:
-        raise TypeError(f'`metrics` has {odd[0]!r}, which is no function: '
-                        'give functions, such as `accuracy`')
-    if not (_is_number(p) and 0 <= p < 1):
-        raise ValueError(f'`p`={p!r}: give the share of features that dropout leaves out, '
-                         'at least 0 and below 1')
-    if not (_is_number(lr) and 0 < lr < np.inf):
-        raise ValueError(f'`lr`={lr!r}: give a learning rate above 0')
-    if n_out is not None and not (isinstance(n_out, (int, np.integer)) and n_out > 0):
-        raise ValueError(f'`n_out`={n_out!r}: give a whole number of classes, or leave it out')
-
-# %% ../../nbs/train/40_learner.ipynb #9d515ae7
-def _backbone_for(dls, arch, pretrained, weights, n_in, normalize):
-    "The `Backbone` that `arch` names or is; `dls` are normalised for it, and their images checked."
-    given = isinstance(arch, Backbone)
-    backbone = arch if given else create_backbone(arch, pretrained, weights, n_in)
-    _check_channels(dls, backbone.n_in)
-    if normalize: add_normalize(dls, backbone)
-    _check_channels(dls, backbone.n_in, backbone.n_in)
-    _check_size(dls, backbone)
-    return backbone
-
-# %% ../../nbs/train/40_learner.ipynb #e928e3ca
-def amf_learner(
-    dls, # `DataLoaders`, single-label or multi-label
-    arch='tf_efficientnet_lite0', # as in `create_backbone`, or a `Backbone`
-    strategies=None, # names or `Strategy` values; None takes `default_strategies()`
-    policy='auto', # what suits the strategies; or 'trunk', 'cnn', None, a module: images to (N, K)
-    fusion:str='log_probs', # 'log_probs' or 'probs'
-    pretrained:bool=True, # start from pretrained weights; `create_backbone` says whence they come
-    metrics=None, # as in `Learner`; None takes accuracy, or `accuracy_multi` for several labels
-    seed:int=None, # makes heads and training repeatable
-    weights=None, # path of a weights file
-    n_in:int=3, # channels of the images
-    n_out:int=None, # classes; None reads them from `dls`
-    normalize:bool=True, # normalise as the weights expect
-    p:float=0.2, # dropout of the heads
-    lr:float=5e-3, # default learning rate
-    **kwargs, # what `Learner` takes
-) -> AMFLearner: # an ordinary fastai Learner
-    "A Learner that fine-tunes `arch` under several strategies at once, fused by a policy network."
-    check_options(dls, metrics, p, lr, n_out)
-    n_out, multi = targets_kind(dls, kwargs.get('loss_func'), n_out)
-    if kwargs.get('loss_func') is not None:
-        kwargs['loss_func'] = classifier_loss(kwargs['loss_func'], multi)
-        try_loss(kwargs['loss_func'], n_out, multi)
-    dls = own_loaders(dls)
-    if seed is not None: set_seed(seed)
-    bb = _backbone_for(dls, arch, pretrained, weights, n_in, normalize)
-    model = create_amf_model(bb, strategies, n_out, policy, fusion, multi, p)
-    config = dict(arch=None if isinstance(arch, nn.Module) else bb.name, fusion=fusion,
-                  strategies=[b.strategy for b in model.branches], policy=policy_name(model.policy),
-                  multilabel=multi, n_in=bb.n_in, n_out=n_out, p=p)
-    metrics = (accuracy_multi if multi else accuracy) if metrics is None else metrics
-    return AMFLearner(dls, model, seed, config, metrics=metrics, lr=lr, **kwargs)
-
-# %% ../../nbs/train/40_learner.ipynb #b09252a5
-def branch_learner(
-    dls, # `DataLoaders`
-    arch='tf_efficientnet_lite0', # as in `create_backbone`, or a `Backbone`
-    strategy='standard', # a name or a `Strategy`
-    **kwargs, # as in `amf_learner`, except `strategies` and `policy`
-) -> AMFLearner: # an ordinary fastai Learner
-    "A Learner that fine-tunes `arch` under one strategy."
-    return amf_learner(dls, arch, [get_strategy(strategy)], policy=None, **kwargs)
-
-# %% ../../nbs/train/40_learner.ipynb #07d1a8c7
-def standard_learner(
-    dls, # `DataLoaders`
-    arch='tf_efficientnet_lite0', # as in `create_backbone`
-    **kwargs, # as in `amf_learner`, except `strategies` and `policy`
-) -> AMFLearner: # an ordinary fastai Learner with one branch
-    "Ordinary fine-tuning: the baseline for the same `dls` and `arch`."
-    return branch_learner(dls, arch, 'standard', **kwargs)
-
-# %% ../../nbs/train/40_learner.ipynb #9f927672
-class Renorm(nn.Module):
-    "Batches normalised by `src` become batches normalised by `dst`; both are (mean, std) pairs."
-    def __init__(self,
-        src, # (mean, std) of what arrives
-        dst, # (mean, std) of what the next module expects
-    ):
-        super().__init__()
-        def by_channel(numbers):
-            return torch.as_tensor(numbers, dtype=torch.float).reshape(-1, 1, 1).clone()
-        (mean, std), (new_mean, new_std) = [map(by_channel, pair) for pair in (src, dst)]
-        self.register_buffer('scale', std / new_std)
-        self.register_buffer('shift', (mean - new_mean) / new_std)
-
-    def forward(self, x): return x * self.scale + self.shift
-
-def _branches_of(learners, names):
-    "The models of `learners` as branches; each is given images normalised as in its training."
-    norms = [norm_stats(l.dls) or ((0.,), (1.,)) for l in learners]
-    modules = [[l.model] if same_stats(norm, norms[0]) else [Renorm(norms[0], norm), l.model]
-               for l, norm in zip(learners, norms)]
-    strategies = resolve_strategies([Strategy(name) for name in names])
-    return [Branch(s, 0, ms, Factor()) for s, ms in zip(strategies, modules)]
-
-# %% ../../nbs/train/40_learner.ipynb #74ac7135
-def _check_learners(learners):
-    "`TypeError` or `ValueError` if `learners` are none, no Learners, or know other classes."
-    if not learners: raise ValueError('`learners` is empty: give at least one trained Learner')
-    other = next((l for l in learners if not isinstance(l, Learner)), None)
-    if other is not None:
-        raise TypeError(f'`learners` has a {type(other).__name__}: give fastai Learners; '
-                        '`load_learner` opens an exported one')
-    vocabs = [list(l.dls.vocab) for l in learners]
-    odd = [i for i, vocab in enumerate(vocabs) if vocab != vocabs[0]]
-    if odd:
-        raise ValueError(f'`learners` {odd} were trained for other classes than the first: '
-                         f'{vocabs[odd[0]][:5]} against {vocabs[0][:5]}')
-
-# %% ../../nbs/train/40_learner.ipynb #d472bc4b
-def fuse_learners(
-    learners, # trained fastai Learners for the same classes; the first one's `dls` are taken
-    policy='cnn', # 'cnn', None or an `nn.Module` from images to (N, K)
-    fusion:str='log_probs', # 'log_probs' or 'probs'
-    names=None, # what to call the branches; None takes their architectures
-    n_in:int=3, # channels of the images
-    **kwargs, # what `Learner` takes
-) -> AMFLearner: # weighs equally until `fit_policy` has seen images that none of them trained on
-    "An AMF learner whose branches are the models of `learners`, as they are."
-    learners = list(learners)
-    _check_learners(learners)
-    dls, loss_func = learners[0].dls, learners[0].loss_func
-    _check_channels(dls, n_in, n_in)
-    _, multi = targets_kind(dls, loss_func, None)
-    names = names or [f'{type(l.model).__name__}_{i}' for i, l in enumerate(learners)]
-    branches = _branches_of(learners, names)
-    policy = create_policy(policy, len(branches), n_in=n_in)
-    model = AMFModel(Trunk([]), branches, policy, fusion, multi)
-    own = dict(metrics=[accuracy_multi if multi else accuracy], loss_func=loss_func)
-    learn = AMFLearner(dls, model, **(own | kwargs))
-    learn.trained = True
-    return learn

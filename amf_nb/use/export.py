@@ -21,7 +21,8 @@ from ..method.branches import Branch, Trunk
 from .saving import VERSION, image_spec
 from ..files import check_writable, need, write_aside
 from ..method.fusion import AMFModel
-from ..train.learner import AMFLearner, targets_kind
+from ..train.learner import AMFLearner
+from ..train.making import targets_kind
 from .routing import ByWeight, constant_weights, following, renormalise
 from .routing import some_images, weight_mask
 

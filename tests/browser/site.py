@@ -85,7 +85,7 @@ def moves(v, phone):
     v.page.wait_for_url('**/strategies.html')
     v.go('index.html')
     v.page.locator('article a:has(code:text-is("amf_learner"))').first.click()
-    v.page.wait_for_url('**/learner.html#amf_learner')
+    v.page.wait_for_url('**/making.html#amf_learner')
     v.page.wait_for_timeout(500)
     assert v.inside('#amf_learner'), 'the link to a definition does not show it'
     assert 'def amf_learner' in v.page.locator('article').inner_text()
