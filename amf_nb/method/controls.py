@@ -49,15 +49,21 @@ def calibration_error(
     return (gaps.abs().sum() / len(confidence_N)).item()
 
 # %% ../../nbs/method/60_controls.ipynb #41dee700
+def _questions(fused_N_C, targets_N, multilabel):
+    "Probabilities of the possible answers, and the right ones; a row a question."
+    if not multilabel: return fused_N_C.softmax(1), targets_N
+    yes_Q = fused_N_C.sigmoid().flatten()
+    return torch.stack([1 - yes_Q, yes_Q], 1), targets_N.flatten().long()
+
 def panel_row(
     fused_N_C:torch.Tensor, # a fused prediction, as logits
     targets_N:torch.Tensor, # class numbers (N,), or 0/1 labels (N, C) when `multilabel`
     multilabel:bool=False, # several labels an image
 ) -> tuple: # accuracy, low, high, nll, ece
-    "What the control panel says of one prediction; no calibration error for several labels."
+    "What the control panel says of one prediction."
     hits_N = hits_of(fused_N_C, targets_N, multilabel)
     loss = nll(fused_N_C, targets_N, multilabel).item()
-    ece = float('nan') if multilabel else calibration_error(fused_N_C.softmax(1), targets_N)
+    ece = calibration_error(*_questions(fused_N_C, targets_N, multilabel))
     return hits_N.mean().item(), *interval_of(hits_N), loss, ece
 
 # %% ../../nbs/method/60_controls.ipynb #2397a63d
