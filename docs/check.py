@@ -1,7 +1,8 @@
 """Check the site: python docs/check.py [FOLDER]. Exit code 1, and a line for each, if something is wrong.
 
-No page shows a stack trace, loads anything from elsewhere, lacks title or sidebar, shows a directive, has an id twice, or links to a page or
-anchor that is not there. Links to elsewhere are listed with `--external`, not fetched."""
+No page shows a stack trace, loads anything from elsewhere, lacks title or sidebar, shows a directive, has an id twice, has a picture without text
+in its place, or links to a page or anchor that is not there. Links to elsewhere are listed with `--external`, not fetched."""
+import re
 import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -31,6 +32,7 @@ def look(file):
     if main and 'Traceback (most recent call last)' in main.text or soup.select('.cell_output .traceback'): wrong.append('a stack trace')
     if main and any(t in main.text for t in ('#| ', '#|export', '{toctree}', '$$')): wrong.append('a directive or markup in the text')
     wrong += [f'id {i!r} twice' for i in sorted({i for i in ids if ids.count(i) > 1})]
+    wrong += [f'a picture has no text in its place: {i.get("src")}' for i in (main.find_all('img') if main else ()) if re.fullmatch(r'|\S+\.\w+', i.get('alt', ''))]
     wrong += [f'loads {u} from elsewhere' for u in loaded(soup) if outside(u)]
     links = [a['href'] for a in soup.find_all('a', href=True)] + [u for u in loaded(soup) if not outside(u) and not u.startswith('data:')]
     return wrong, {*ids}, links

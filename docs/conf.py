@@ -16,6 +16,7 @@ nb_code_prompt_show = 'Imports' # only cells with imports are folded
 nb_code_prompt_hide = 'Imports'
 nb_render_markdown_format = 'gfm'
 myst_enable_extensions = ['dollarmath']
+smartquotes = False # quotes in code that is a link would be made typographic, too
 suppress_warnings = ['myst.header']
 html_theme = 'sphinx_book_theme'
 html_title = project

@@ -20,8 +20,9 @@ import check
 widths = {'desktop': (1280, 900), 'phone': (390, 844)}
 
 
-faults = dict(gone='<a href="nowhere.html">x</a>', anchor='<a href="learner.html#nothing">x</a>', trace='<pre>Traceback (most recent call last)</pre>',
-              cdn='<img src="https://example.org/x.png">', twice='<p id="two"></p><p id="two"></p>', directive='<pre>#| hide</pre>', bare='')
+faults = dict(gone='<a href="nowhere.html">x</a>', anchor='<a href="train/learner.html#nothing">x</a>', trace='<pre>Traceback (most recent call last)</pre>',
+              cdn='<img src="https://example.org/x.png">', twice='<p id="two"></p><p id="two"></p>', directive='<pre>#| hide</pre>', bare='',
+              wordless='<img src="_static/logo.png" alt="logo.png">')
 
 
 def breaks(site):
@@ -30,7 +31,8 @@ def breaks(site):
     with tempfile.TemporaryDirectory() as tmp:
         bad = Path(tmp).resolve() / 'site'
         shutil.copytree(site, bad)
-        pages = dict(zip(faults, sorted(p for p in bad.glob('*.html') if p.name not in {'learner.html', *check.made_by_sphinx})))
+        pages = dict(zip(faults, sorted(p for p in bad.glob('*.html') if p.name not in check.made_by_sphinx)))
+        assert pages.keys() == faults.keys(), 'too few pages on top of the site for a fault each'
         for kind, p in pages.items():
             text = p.read_text().replace('</article>', f'{faults[kind]}</article>', 1)
             if kind == 'bare':
@@ -79,20 +81,20 @@ def moves(v, phone):
     "From the front page to a chapter by the sidebar, and to a definition by a name in the text."
     v.go('index.html')
     if phone:
-        assert not v.page.locator('.bd-sidebar-primary a:has-text("Strategies")').first.is_visible()
+        assert not v.page.locator('.bd-sidebar-primary a:text-is("Strategies")').first.is_visible()
         v.page.locator('button.primary-toggle:visible, label.primary-toggle:visible').first.click()
-    v.page.locator('.bd-sidebar-primary a:visible:has-text("Strategies"), dialog a:visible:has-text("Strategies")').first.click()
-    v.page.wait_for_url('**/strategies.html')
+    v.page.locator('.bd-sidebar-primary a:visible:text-is("Strategies"), dialog a:visible:text-is("Strategies")').first.click()
+    v.page.wait_for_url('**/method/strategies.html')
     v.go('index.html')
     v.page.locator('article a:has(code:text-is("amf_learner"))').first.click()
-    v.page.wait_for_url('**/making.html#amf_learner')
+    v.page.wait_for_url('**/train/making.html#amf_learner')
     v.page.wait_for_timeout(500)
     assert v.inside('#amf_learner'), 'the link to a definition does not show it'
     assert 'def amf_learner' in v.page.locator('article').inner_text()
 
 
 def equations(v):
-    v.go('policy.html')
+    v.go('method/policy.html')
     sizes = v.page.evaluate('[...document.querySelectorAll("math")].map(m => m.getBoundingClientRect()).map(r => [r.width, r.height])')
     assert len(sizes) > 10 and all(w > 3 and h > 5 for w, h in sizes), sizes
     assert '$' not in v.page.locator('article p').all_inner_texts()[0]
@@ -101,7 +103,7 @@ def equations(v):
 def finds(v):
     v.go('search.html?q=entropy')
     v.page.wait_for_selector('#search-results li a')
-    assert any('fusion.html' in a for a in v.page.eval_on_selector_all('#search-results li a', 'els => els.map(e => e.href)'))
+    assert any('method/fusion.html' in a for a in v.page.eval_on_selector_all('#search-results li a', 'els => els.map(e => e.href)'))
 
 
 def main():
@@ -118,10 +120,10 @@ def main():
         for name, size in widths.items():
             v = Visit(browser, base, size)
             every_page(v, site); moves(v, name == 'phone'); equations(v); finds(v)
-            for page in ('index', 'policy', 'bench') if a.shots else ():
+            for page in ('index', 'method/policy', 'study/speed') if a.shots else ():
                 a.shots.mkdir(parents=True, exist_ok=True)
                 v.go(f'{page}.html')
-                v.page.screenshot(path=a.shots / f'{page}-{name}.png')
+                v.page.screenshot(path=a.shots / f'{page.rpartition("/")[2]}-{name}.png')
             print(f'{name}, {size[0]} pixels: every page fits, nothing is loaded from elsewhere; sidebar, cross references, equations and search work')
 
 
