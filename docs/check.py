@@ -32,7 +32,9 @@ def look(file):
     if main and 'Traceback (most recent call last)' in main.text or soup.select('.cell_output .traceback'): wrong.append('a stack trace')
     if main and any(t in main.text for t in ('#| ', '#|export', '{toctree}', '$$')): wrong.append('a directive or markup in the text')
     wrong += [f'id {i!r} twice' for i in sorted({i for i in ids if ids.count(i) > 1})]
-    wrong += [f'a picture has no text in its place: {i.get("src")}' for i in (main.find_all('img') if main else ()) if re.fullmatch(r'|\S+\.\w+', i.get('alt', ''))]
+    pictures = main.find_all('img') if main else ()
+    wordless = [i.get('src') for i in pictures if re.fullmatch(r'|\S+\.\w+', i.get('alt', ''))] # nothing, or the name of a file
+    wrong += [f'a picture has no text in its place: {src}' for src in wordless]
     wrong += [f'loads {u} from elsewhere' for u in loaded(soup) if outside(u)]
     links = [a['href'] for a in soup.find_all('a', href=True)] + [u for u in loaded(soup) if not outside(u) and not u.startswith('data:')]
     return wrong, {*ids}, links

@@ -20,8 +20,9 @@ import check
 widths = {'desktop': (1280, 900), 'phone': (390, 844)}
 
 
-faults = dict(gone='<a href="nowhere.html">x</a>', anchor='<a href="train/learner.html#nothing">x</a>', trace='<pre>Traceback (most recent call last)</pre>',
-              cdn='<img src="https://example.org/x.png">', twice='<p id="two"></p><p id="two"></p>', directive='<pre>#| hide</pre>', bare='',
+faults = dict(gone='<a href="nowhere.html">x</a>', anchor='<a href="train/learner.html#nothing">x</a>',
+              trace='<pre>Traceback (most recent call last)</pre>', cdn='<img src="https://example.org/x.png">',
+              twice='<p id="two"></p><p id="two"></p>', directive='<pre>#| hide</pre>', bare='',
               wordless='<img src="_static/logo.png" alt="logo.png">')
 
 
