@@ -27,7 +27,7 @@ demo: .venv/ready
 
 test: .venv/ready
 	PATH="$(BIN):$$PATH" OMP_NUM_THREADS=1 nbdev_test --n_workers 2 --timing
-	PATH="$(BIN):$$PATH" OMP_NUM_THREADS=1 python -m pytest -q -n 2 tests
+	PATH="$(BIN):$$PATH" OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist worksteal tests
 
 portable: .venv/ready
 	PATH="$(BIN):$$PATH" python tests/portable.py

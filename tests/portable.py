@@ -38,7 +38,8 @@ def notebooks(env):
 def tests(env):
     "(tests that passed, names of those that failed)"
     with tempfile.TemporaryDirectory() as tmp:
-        command = [sys.executable, '-m', 'pytest', '-q', '-n', '2', '-p', 'no:cacheprovider', f'--junitxml={tmp}/r.xml', 'tests']
+        workers = ['-n', '2', '--dist', 'worksteal']
+        command = [sys.executable, '-m', 'pytest', '-q', *workers, '-p', 'no:cacheprovider', f'--junitxml={tmp}/r.xml', 'tests']
         subprocess.run(command, cwd=ROOT, env=env, capture_output=True)
         cases = [*ET.parse(f'{tmp}/r.xml').iter('testcase')]
     kind = {c: {o.tag for o in c} for c in cases}

@@ -5,16 +5,18 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from unittest.mock import patch
 
 import pandas as pd
 import pytest
 from PIL import Image
 
-from amf_nb.cli import amf_bench, amf_predict, amf_train, train_run
+from amf_nb.cli import TerminalProgress, amf_bench, amf_predict, amf_train, train_run
 from amf_nb.use.interpret import AMFInterpretation
 from amf_nb.use.report import report_notebook
-from amf_nb.test_utils import toy_images
+from amf_nb.test_utils import toy_images, toy_learner
+from ready import ready
 
 CLASSES = ['$5 to $10', '_other^2 `|` <b>', '中文 🧦 עברית']
 SMALL = '--arch test_resnet --strategies standard,head_only --scratch --size 32 --bs 8 --lr 1e-2'.split()
@@ -32,14 +34,18 @@ def pictures(folder, classes=CLASSES, n=36):
     return folder
 
 
-def python(code, *args, **kwargs):
-    return subprocess.run([sys.executable, '-c', code, *args], capture_output=True, text=True, **kwargs)
+def code_of(name): return f'from amf_nb.cli import {name}; {name}()'
+
+
+def command_anew(name, *args, **env):
+    "The command `name` as a user starts it, with the environment `env` besides this one."
+    words = [sys.executable, '-c', code_of(name), *map(str, args)]
+    return subprocess.run(words, capture_output=True, text=True, env={**os.environ, **env})
 
 
 def command(name, *args, **kwargs):
-    "The command `name` in a process of its own."
-    code = f'from amf_nb.cli import {name}; {name}()'
-    return python(code, *map(str, args), **kwargs)
+    "The command `name` in a process of its own, which has imported the library."
+    return ready(code_of(name), *args, **kwargs)
 
 
 def refused(capsys, f, *args):
@@ -60,8 +66,8 @@ def made(tmp_path_factory):
     spec = dict(argv=['/no/such/python'], display_name='Python 3', language='python')
     (foreign / 'kernel.json').write_text(json.dumps(spec))
     folder, run = pictures(tmp / 'pictures'), tmp / 'a $run$ of <b>'
-    env = dict(os.environ, JUPYTER_PATH=str(tmp / 'jupyter'))
-    return folder, command('amf_train', folder, *SMALL, '--epochs', '2', '--out', run, env=env), run
+    given = [folder, *SMALL, '--epochs', '2', '--out', run]
+    return folder, command_anew('amf_train', *given, JUPYTER_PATH=str(tmp / 'jupyter')), run
 
 
 def test_a_run_says_nothing_that_is_not_ours(made):
@@ -95,12 +101,6 @@ def test_the_report_shows_names_as_they_are(made):
     assert 'held out to the end' in report_notebook(run).cells[0].source  # what the weights were fitted on
 
 
-def test_importing_and_asking_for_help_print_nothing_else():
-    assert python('from amf_nb.core import *').stderr == ''
-    done = command('amf_train', '--help')
-    assert (done.returncode, done.stderr) == (0, '') and '--valid-pct' in done.stdout
-
-
 def test_predicting_prints_and_writes_every_name(made, tmp_path):
     folder, _, run = made
     odd = tmp_path / os.fsdecode(b'no utf-8 \xff.png')
@@ -109,8 +109,8 @@ def test_predicting_prints_and_writes_every_name(made, tmp_path):
     (tmp_path / 'photo[1].png').write_bytes(source.read_bytes())
     twice = [tmp_path / 'photo[1].png'] * 2
     files = [folder / CLASSES[2], odd, *twice, tmp_path / 'missing.png']
-    ascii_only = dict(os.environ, PYTHONIOENCODING='ascii')
-    done = command('amf_predict', run, *files, '--csv', tmp_path / 'p.csv', env=ascii_only)
+    given = [run, *files, '--csv', tmp_path / 'p.csv']
+    done = command_anew('amf_predict', *given, PYTHONIOENCODING='ascii')
     assert done.returncode == 0, done.stderr
     again, missing = done.stderr.splitlines()
     assert 'files named again, each answered once: 1' in again and 'missing.png' in missing
@@ -174,15 +174,24 @@ def interrupted_run(**kwargs):
         train_run(**LITTLE, **kwargs)
 
 
-@pytest.mark.parametrize('spelling', ['run', 'run/', './run', 'run.unfinished', 'run.unfinished/',
-                                      '../there/run', 'link', 'linked/run'])
-def test_a_run_goes_on_from_anywhere_however_it_is_written(tmp_path, spelling):
-    here, there = tmp_path / 'here', tmp_path / 'there'
+@pytest.fixture(scope='module')
+def begun(tmp_path_factory):
+    "A folder with `run.unfinished`, begun from another folder under names that only hold there."
+    tmp = tmp_path_factory.mktemp('begun')
+    here, there = tmp / 'here', tmp / 'there'
     pictures(here / 'pictures', ['red', 'green', 'blue'], 24)
     names = [f.relative_to(here / 'pictures') for f in sorted((here / 'pictures').rglob('*.png'))]
     labels = pd.DataFrame(dict(name=names, label=[n.parent.name for n in names]))
     labels.to_csv(here / 'labels.csv', index=False)
     with contextlib.chdir(here): interrupted_run(folder='pictures', csv='labels.csv', out='../there/run')
+    return there
+
+
+@pytest.mark.parametrize('spelling', ['run', 'run/', './run', 'run.unfinished', 'run.unfinished/',
+                                      '../there/run', 'link', 'linked/run'])
+def test_a_run_goes_on_from_anywhere_however_it_is_written(begun, tmp_path, spelling):
+    there = tmp_path / 'there'
+    shutil.copytree(begun, there)
     assert (there / 'run.unfinished').is_dir()
     (there / 'link').symlink_to(there / 'run.unfinished')
     (there / 'linked').symlink_to(there)
@@ -212,11 +221,8 @@ def test_a_failure_on_resuming_deletes_nothing(made, tmp_path):
 
 @pytest.mark.skipif(sys.platform == 'win32', reason='there is no limit of the size of files to set')
 def test_a_disk_that_is_full_is_a_line_and_no_trace(made, tmp_path):
-    def limit():
-        import resource
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # less than the weights
     given = [made[0], *SMALL, '--epochs', '1', '--out', tmp_path / 'run']
-    done = command('amf_train', *given, preexec_fn=limit)
+    done = command('amf_train', *given, file_size=100_000)  # less than the weights
     assert done.returncode == 2 and 'Traceback' not in done.stderr
     assert len([l for l in done.stderr.splitlines() if l.startswith('amf_train: ')]) == 1
 
@@ -240,14 +246,17 @@ def test_the_bar_leaves_nothing_behind_in_a_narrow_terminal():
     import termios
     main, other = pty.openpty()
     fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 40, 0, 0))
-    code = ('from amf_nb.cli import TerminalProgress; from amf_nb.test_utils import toy_learner; '
-            't = toy_learner(1); t.logger = print; t.fit(2, 1e-2, cbs=TerminalProgress())')
-    p = subprocess.Popen([sys.executable, '-c', code], stdout=other, stderr=other)
-    os.close(other)
-    said = b''
-    with contextlib.suppress(OSError):
-        while got := os.read(main, 65536): said += got
-    assert p.wait() == 0
+    learn, said = toy_learner(1), []
+    learn.logger = lambda *row: print(*row)  # on whatever is the output by then
+    def read():
+        with contextlib.suppress(OSError):
+            while got := os.read(main, 65536): said.append(got)
+    reader = threading.Thread(target=read)
+    reader.start()
+    with open(other, 'w') as tty, contextlib.redirect_stdout(tty), contextlib.redirect_stderr(tty):
+        learn.fit(2, 1e-2, cbs=TerminalProgress())
+    reader.join()
+    said = b''.join(said)
     lines = [on_screen(l) for l in said.decode().replace('\r\n', '\n').split('\n')]
     assert [l.split()[0] for l in lines if l] == ['epoch', '0', '1'], lines
     bars = [part for part in said.decode().split('\r') if '%' in part]

@@ -1,13 +1,10 @@
 """Stored activations and plans, over architectures and a second process."""
-import json
-import subprocess
-import sys
-
 import pytest
 import torch
 
 from amf_nb.train.cost import macs
 from amf_nb.test_utils import toy_learner
+from ready import ready
 
 ARCHS = ['test_efficientnet', 'test_resnet', 'test_convnext']
 
@@ -41,16 +38,18 @@ def test_plan_counts_every_operation_once(arch):
     assert plan.parameters.sum() == sum(p.numel() for p in learn.model.parameters())
 
 
+def images_run(folder):
+    "How many images go through the trunk when the store in `folder` is opened."
+    learn, ran = toy_learner(), []
+    learn.model.trunk.stages[0].register_forward_hook(lambda m, i, o: ran.append(len(o)))
+    with learn.feature_cache(views=2, folder=folder): return sum(ran)
+
+
 def test_a_store_is_found_by_another_process(tmp_path):
-    code = f'''
-from amf_nb.test_utils import toy_learner
-import amf_nb.train.cost, json
-learn, ran = toy_learner(), []
-learn.model.trunk.stages[0].register_forward_hook(lambda m, i, o: ran.append(len(o)))
-with learn.feature_cache(views=2, folder={str(tmp_path)!r}): print(json.dumps(sum(ran)))
-'''
-    seen = [json.loads(subprocess.run([sys.executable, '-W', 'ignore', '-c', code], check=True, capture_output=True, text=True).stdout.splitlines()[-1]) for _ in range(2)]
-    assert seen == [128, 0]
+    assert images_run(tmp_path) == 128
+    code = 'import sys, test_cost; print(test_cost.images_run(sys.argv[1]))'
+    there = ready(code, tmp_path)
+    assert there.stdout.splitlines()[-1:] == ['0'], there.stderr
 
 
 @pytest.mark.parametrize('half', [False, True])

@@ -1,5 +1,5 @@
 """Runs that are killed, repeated, shared by two processes, or fed with extreme data."""
-import json, shlex, subprocess, sys, time
+import contextlib, json, os, shlex, socket, subprocess, sys, time
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from amf_nb.data.loaders import array_dls
 def run(tmp_path_factory):
     "(folder of pictures, checksum of the weights of a run, its seconds, where it is)"
     tmp = tmp_path_factory.mktemp('trust')
-    folder = kills.make_folder(tmp / 'pictures')
+    folder = kills.make_folder(tmp / 'pictures', 60)
     return folder, *kills.reference(folder, tmp), tmp
 
 
@@ -37,34 +37,43 @@ def test_the_command_in_config_json_repeats_a_run_bit_for_bit_in_a_fresh_process
     assert kills.weights(tmp / 'again') == want
 
 
-def _kill(pid):
-    "SIGKILL for the process `pid` and all that it started; workers of a launcher are in groups of their own."
+def _kill(*pids):
+    "SIGKILL for the processes `pids` and all that they started; what goes with another is gone already."
     import psutil
-    for p in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]: p.kill()
+    them = [p for pid in pids for p in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True))]
+    for p in them:
+        with contextlib.suppress(psutil.NoSuchProcess): p.kill()
 
 
-def _two(*args, wait=True):
-    "`amf_train` on two processes."
-    launch = [sys.executable, '-W', 'ignore', '-m', 'torch.distributed.run', '--nproc_per_node', '2', str(Path(sys.executable).with_name('amf_train')), *map(str, args)]
-    p = subprocess.Popen(launch, env=kills.ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    if not wait: return p
-    out, err = p.communicate(timeout=300)
-    assert p.returncode == 0, err[-3000:]
-    return out
+def _launched(*args):
+    "What `amf_train` says on two processes that a launcher starts, as a user does."
+    launch = [sys.executable, '-W', 'ignore', '-m', 'torch.distributed.run', '--nproc_per_node', '2',
+              str(Path(sys.executable).with_name('amf_train')), *map(str, args)]
+    done = subprocess.run(launch, env={**os.environ, **kills.ENV}, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def _two(*args):
+    "Two processes with what a launcher tells them, on which `amf_train` begins."
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        at = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(s.getsockname()[1]), WORLD_SIZE='2', LOCAL_WORLD_SIZE='2')
+    return [kills.start(*args, **at, RANK=str(i), LOCAL_RANK=str(i)) for i in range(2)]
 
 
 def test_two_processes_make_one_run_and_resume_it(run):
     pytest.importorskip('accelerate')
     folder, _, _, tmp = run
-    said = _two(folder, *kills.OPTIONS, '--out', tmp / 'two')
+    said = _launched(folder, *kills.OPTIONS, '--out', tmp / 'two')
     assert said.count('Trained in') == 1 and said.count('oracle') == 1
     metrics, alone = (json.loads((tmp / r / 'metrics.json').read_text()) for r in ('two', 'whole'))
     assert metrics['images'] == alone['images'] and metrics['policy_fit']['images'] == alone['policy_fit']['images']
-    p, files = _two(folder, *kills.OPTIONS, '--out', tmp / 'cut', wait=False), tmp / 'cut.unfinished/checkpoints'
-    while not any(files.glob('epoch-0003*')) and p.poll() is None: time.sleep(0.01)
-    _kill(p.pid)
-    p.communicate()
-    _two('--resume', tmp / 'cut')
+    pair, files = _two(folder, *kills.OPTIONS, '--out', tmp / 'cut'), tmp / 'cut.unfinished/checkpoints'
+    while not any(files.glob('epoch-0003*')) and pair[0].poll() is None: time.sleep(0.01)
+    _kill(*[p.pid for p in pair])
+    for p in pair: p.communicate()
+    for p in _two('--resume', tmp / 'cut'): kills.finish(p)
     assert kills.weights(tmp / 'cut') == kills.weights(tmp / 'two')
 
 

@@ -2,14 +2,17 @@
 
     python tests/soak/kills.py --n 30 --seed 0 --out bench/soak/kills.json
 """
-import argparse, json, os, random, shutil, signal, subprocess, sys, tempfile, time
+import argparse, json, os, random, shutil, subprocess, sys, tempfile, time
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from ready import Ready
+
 OPTIONS = '--arch test_resnet --scratch --epochs 6 --size 32 --bs 8 --lr 0.01 --seed 1 --no_report'.split()
-ENV = dict(os.environ, OMP_NUM_THREADS='1')
+ENV = dict(OMP_NUM_THREADS='1')
 
 
 def make_folder(folder, n=180):
@@ -24,9 +27,17 @@ def make_folder(folder, n=180):
     return folder
 
 
-def start(*args):
+def start(*args, **env):
+    "`amf_train` in a process that need not import it first."
+    code = 'import warnings; warnings.simplefilter("ignore"); from amf_nb.cli import amf_train; amf_train()'
+    return Ready(code, *args, env={**ENV, **env})
+
+
+def start_anew(*args):
+    "`amf_train` as a user starts it."
     code = 'from amf_nb.cli import amf_train; amf_train()'
-    return subprocess.Popen([sys.executable, '-W', 'ignore', '-c', code, *map(str, args)], env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, '-W', 'ignore', '-c', code, *map(str, args)]
+    return subprocess.Popen(command, env={**os.environ, **ENV}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def finish(p):
@@ -40,7 +51,7 @@ def weights(run): return json.loads((run / 'model/config.json').read_text())['we
 
 def reference(folder, tmp):
     "Name (a checksum) of the weights of a run in one piece, and the seconds between its first trace and its end."
-    p, work = start(folder, *OPTIONS, '--out', tmp / 'whole'), tmp / 'whole.unfinished/checkpoints'
+    p, work = start_anew(folder, *OPTIONS, '--out', tmp / 'whole'), tmp / 'whole.unfinished/checkpoints'
     while not work.exists() and p.poll() is None: time.sleep(0.01)
     began = time.perf_counter()
     finish(p)
@@ -62,7 +73,7 @@ def kill_once(p, work, rng, seconds):
         how, until = 'anywhere', time.perf_counter() + 0.7 * rng.random() * seconds
         while p.poll() is None and time.perf_counter() < until: time.sleep(0.002)
     done = p.poll() is not None
-    p.send_signal(signal.SIGKILL)
+    p.kill()
     p.communicate()
     return None if done else how
 
