@@ -178,7 +178,8 @@ def test_check_savable_says_what_saving_would(say, tmp_path):
 
 @pytest.mark.parametrize('policy', ['trunk', 'cnn'])
 def test_one_strategy_with_a_policy_is_saved(policy, tmp_path):
-    learn = toy_learner(1, policy=policy)
+    half = Strategy('half', freeze=0.5)  # so that there is a trunk for 'trunk'
+    learn = amf_learner(toy_dls(), 'test_efficientnet', half, policy=policy, pretrained=False, seed=0)
     assert learn.model.policy is None
     check_savable(learn)
     assert load_amf(learn.save_amf(tmp_path / 'model')).model.names == learn.model.names

@@ -10,7 +10,7 @@ import copy
 import warnings
 
 import torch
-from fastai.callback.core import Callback
+from fastai.callback.core import Callback, CancelFitException
 from fastai.callback.training import GradientAccumulation
 from fastai.torch_core import num_distrib
 from fastcore.basics import patch
@@ -98,6 +98,14 @@ class BranchGuard(Callback):
                              "give 'drop', 'restart' or 'stop'")
         self.on_fault, self.limit, self.inside = on_fault, limit, False
 
+# %% ../../nbs/train/30_guard.ipynb #b3c4a95a
+def _require_training(guard):
+    "End the fit if of the branches that are left none trains."
+    model = guard.learn.core
+    if any(b.trained for k, b in enumerate(model.branches) if k not in model.dropped): return
+    warnings.warn('no branch that trains is left: training ends here')
+    raise CancelFitException()
+
 # %% ../../nbs/train/30_guard.ipynb #e46fc9ac
 @patch
 def before_fit(self:BranchGuard):
@@ -112,6 +120,11 @@ def before_epoch(self:BranchGuard):
     if self.on_fault != 'restart': return
     branches = self.learn.core.branches
     self.start = {k: copy.deepcopy(branch.state_dict()) for k, branch in enumerate(branches)}
+
+@patch
+def before_train(self:BranchGuard):
+    "End a fit that goes on, after an interruption, with nothing that trains."
+    _require_training(self)
 
 # %% ../../nbs/train/30_guard.ipynb #4f45c065
 def _decide(guard, name):
@@ -156,8 +169,9 @@ def _restart(guard, k):
 # %% ../../nbs/train/30_guard.ipynb #d8755115
 def _fault(guard, k, why):
     "Report a fault of branch `k`, and do something about it."
-    if _report(guard, k, why) == 'drop': _drop(guard, k)
-    else: _restart(guard, k)
+    if _report(guard, k, why) != 'drop': return _restart(guard, k)
+    _drop(guard, k)
+    _require_training(guard)
 
 # %% ../../nbs/train/30_guard.ipynb #a2f055fb
 def _bad_images(images):

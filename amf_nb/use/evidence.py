@@ -536,6 +536,14 @@ def _verdict(table, best, meter=None):
 
 
 # %% ../../nbs/use/10_evidence.ipynb #359ad9cd
+_UNWEIGHED = ('No weights have been fitted, so all branches count the same: `fine_tune` fits them, '
+              'and `learn.fit_policy(dl)` on images that no branch has trained on.')
+
+def _unweighed(learn):
+    "Do the branches of `learn` weigh the same because nobody has fitted anything?"
+    static_K = learn.core.static_K
+    return len(static_K) > 1 and not learn.policy_fit and bool((static_K == static_K[0]).all())
+
 @patch
 def verdict(self:AMFLearner,
     dl=None, # a `DataLoader` with labels; None takes the validation set
@@ -544,6 +552,7 @@ def verdict(self:AMFLearner,
     "Whether the policy helps, from its paired comparison with the plain average."
     if table is None and not self.policy_fit and len(self.usable) < len(self.model.names):
         return AMFInterpretation.from_learner(self, dl).verdict()
+    if table is None and _unweighed(self): return _UNWEIGHED
     table = self.compare(dl) if table is None else table
     return _verdict(table, self.best_branch, _metered(self))
 

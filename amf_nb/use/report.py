@@ -85,8 +85,8 @@ _SECTIONS = [
 # %% ../../nbs/use/60_report.ipynb #39e58c9d
 _COULD_WIN = ('Counted before there was a policy, on images that no branch had trained on, against '
               'the plain average.')
-_FUSED = ('The fused prediction; a dotted line marks where held-out images joined the '
-          'training set.')
+_FUSED = ('The fused prediction; while branches train, that is their plain average: weights are '
+          'fitted after the last epoch.')
 
 _SECTIONS += [
     ('What weights could win', _COULD_WIN, 'print(interp.meter())', 'meter'),

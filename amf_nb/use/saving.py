@@ -446,6 +446,21 @@ def own_tensors(
     for name, t in model.state_dict(keep_vars=True).items(): named.setdefault(id(t), (name, t))
     return {name: t.detach().contiguous() for name, t in named.values()}
 
+# %% ../../nbs/use/40_saving.ipynb #2f80d27d
+def _is_model(file):
+    "Is the file a `config.json` of this library, of whatever version?"
+    try: return json.loads(file.read_bytes()).get('format') == 'amf_nb'
+    except (ValueError, AttributeError): return False
+
+def _place_for(path):
+    "The folder `path`, where a model can be written without loss of what is no model."
+    if not str(path): raise ValueError("`path`='' names no folder: give one, such as 'model'")
+    file = Path(path) / 'config.json'
+    if file.exists() and not _is_model(file):
+        raise FileExistsError(f'{file} belongs to something else, and a model would replace it: '
+                              'give another folder')
+    return check_makeable(path)
+
 # %% ../../nbs/use/40_saving.ipynb #59aa13bb
 @patch
 def save_amf(self:AMFLearner,
@@ -453,12 +468,12 @@ def save_amf(self:AMFLearner,
 ) -> Path: # the folder
     "Save as `config.json` and a safetensors file. A failure leaves an older model there whole."
     check_savable(self)
-    config, path = _config_of(self), check_makeable(path)
+    config, path = _config_of(self), _place_for(path)
     path.mkdir(parents=True, exist_ok=True)
     def write(part): save_file(own_tensors(self.core), str(part))
     config['weights'] = write_digested(path, 'weights', '.safetensors', write)
     write_aside(path / 'config.json', lambda part: part.write_text(json.dumps(config, indent=1)))
-    for old in path.glob('weights-*.safetensors'):
+    for old in path.glob(f'weights-{"[0-9a-f]" * 16}.safetensors'):
         if old.name != config['weights']: old.unlink()
     return path
 
