@@ -80,4 +80,4 @@ if __name__ == '__main__':
         if data_name in known: continue
         records = [*runs(data_name, a.sets, readers())]
         with open(RECORDS, 'a') as f: f.writelines(json.dumps(record) + '\n' for record in records)
-        print(data_name, {name: said for name, said in records[0]['looks'].items()}, flush=True)
+        print(data_name, records[0]['looks'], flush=True)

@@ -89,6 +89,7 @@ class BranchGuard(Callback):
     What it did is noted in `learn.faults`."""
     order = GradientAccumulation.order - 0.5 # right after the branches' losses are summed
     most = 2 # restarts of a branch
+    patience = 10 # times the limit in the first epoch, in which a fresh head begins with a jump
     def __init__(self,
         on_fault:str='drop', # 'drop', 'restart' or 'stop'
         limit:float=2., # mean loss of an epoch, in units of a guess's, that counts as diverged
@@ -249,7 +250,7 @@ def after_pred(self:BranchGuard):
 def after_train(self:BranchGuard):
     "Compare the epoch's mean losses with that of a guess."
     if self.guess is None: return
-    allowed = self.limit * self.guess * (1 if self.epoch else 10) # a fresh head begins with a jump
+    allowed = self.limit * self.guess * (1 if self.epoch else self.patience)
     for k, mean in enumerate((self.total / self.seen).tolist()):
         if mean > allowed and k not in self.learn.core.dropped:
             why = f'its mean training loss is {mean:.3g}, that of a mere guess {self.guess:.3g}'

@@ -95,12 +95,13 @@ class StrategyRates(Callback):
 @patch
 def before_fit(self:StrategyRates):
     "Note the factor of each group for this fit, and set weight decays."
-    groups = amf_groups(core_of(self.learn.model))
+    model = core_of(self.learn.model)
+    groups = amf_groups(model)
     self.owners, self.factors, wds = [[g[k] for g in groups] for k in ('name', 'factor', 'wd')]
-    branches = core_of(self.learn.model).branches
-    solved = {b.strategy.name for b in branches if b.strategy.head == 'solved'}
+    solved = {b.strategy.name for b in model.branches if b.strategy.head == 'solved'}
     share = share_of_rate(self.learn.n_epoch, self.dls.train)
-    for i, name in enumerate(self.owners): self.factors[i] *= share if name in solved else 1.
+    for i, name in enumerate(self.owners):
+        if name in solved: self.factors[i] *= share
     if any(w is not None for w in wds):
         usual = [h.get('wd', 0.) for h in self.opt.hypers]
         self.opt.set_hyper('wd', [u if w is None else w for w, u in zip(wds, usual)])
