@@ -19,8 +19,8 @@ from amf_nb.method.fusion import believed_first, fit_static, fuse, nll
 from amf_nb.study.testbeds import DATA_SETS
 
 RECORDS = Path(__file__).with_suffix('.jsonl')
-UNSCALED = Strategy('unscaled', probe=True) # the probe on images as they come
-KINDS = ['standard', 'reduced', 'upper_stages', 'last_half', 'last_eighth', 'gentle', 'gentle_half', 'probe', UNSCALED]
+PROBES = ['probe', Strategy('unscaled', probe=True), *(Strategy(f'probe_{n}', probe=True, scale=n / 64) for n in (96, 160))]
+KINDS = ['standard', 'reduced', 'upper_stages', 'last_half', 'last_eighth', 'gentle', 'gentle_half', *PROBES]
 SETS = {'clipart': 6, 'icons': 6, 'dtd10': 6, 'fashion-3k': 6, 'aircraft-small': 10}  # epochs
 
 

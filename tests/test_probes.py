@@ -6,13 +6,13 @@ from fastai.callback.core import Callback
 from fastai.learner import load_learner
 from fastai.vision.augment import Resize
 
-from amf_nb.core import Strategy, amf_learner, branch_learner, load_amf
+from amf_nb.core import Strategy, amf_learner, branch_learner, create_backbone, load_amf
 from amf_nb.data.loaders import array_dls, pair_dls
 from amf_nb.test_utils import toy_dls, toy_images
 from amf_nb.train.resume import Checkpoints
 from amf_nb.train.solving import waiting
 
-KINDS = [Strategy('all'), Strategy('top', freeze=0.6), Strategy('look', probe=True, scale=1.5),
+KINDS = [Strategy('all'), Strategy('top', freeze=0.6), Strategy('look', probe=True, side=64),
          Strategy('kind', freeze=0.5, bn='frozen', head='solved', lr_mult=0.2)]
 
 
@@ -152,6 +152,32 @@ def test_a_network_of_one_size_is_read_as_it_comes():
         learn = amf_learner(array_dls(*images(160), ['red', 'green', 'blue'], size=160, bs=8), 'test_vit',
                             ['standard', Strategy('look', probe=True, scale=0.75)], pretrained=False, seed=0)
     assert learn.model.branches[1].stages[0].scale == 1
+
+
+def test_no_image_is_enlarged_beyond_the_size_of_the_network():
+    probe = make(kinds=[Strategy('look', probe=True, side=1000)]).model.branches[0]
+    assert probe.stages[0].side == min(create_backbone('test_efficientnet', False).size) < 1000
+
+
+@pytest.mark.parametrize('size', [32, 48, 64, (64, 96), (32, 96)])
+def test_a_network_of_patches_takes_what_the_probe_makes_of_images(size):
+    learn = amf_learner(array_dls(*images(32), ['red', 'green', 'blue'], size=size, bs=8), 'test_vit', pretrained=False, seed=0)
+    with learn.no_bar(), learn.no_logging(): learn.fine_tune(0)
+    assert learn.honest[2].isfinite().all()
+
+
+@pytest.mark.parametrize('odd', [dict(scale=1.3), dict(scale=0.3)])
+def test_a_size_that_the_network_cannot_take_is_refused_before_training(odd):
+    with pytest.raises(ValueError, match="Strategy\\('odd'.*cannot take"):
+        amf_learner(array_dls(*images(32), ['red', 'green', 'blue'], size=64, bs=8), 'test_vit', [Strategy('odd', probe=True, **odd)], pretrained=False, seed=0)
+
+
+def test_a_probe_from_before_there_was_a_side_reads_images_as_they_come():
+    body = make(kinds=[Strategy('look', probe=True, scale=0.5)]).model.branches[0].stages[0]
+    x = torch.rand(2, 3, 32, 32)
+    seen = body(x)
+    del body.__dict__['side']
+    assert torch.equal(body(x), seen)
 
 
 def test_plain_fit_solves_what_waits():

@@ -32,7 +32,8 @@ def interval_of(
     "Interval of the mean of `hits_N`: Wilson's for right or wrong, Student's for shares of labels."
     if ((hits_N == 0) | (hits_N == 1)).all():
         return stats.binomtest(int(hits_N.sum()), len(hits_N)).proportion_ci(level, 'wilson')
-    return stats.t.interval(level, len(hits_N) - 1, hits_N.mean(), stats.sem(hits_N))
+    low_high = stats.t.interval(level, len(hits_N) - 1, hits_N.mean(), stats.sem(hits_N))
+    return tuple(np.clip(low_high, 0, 1))
 
 # %% ../../nbs/method/60_controls.ipynb #acd818bb
 def calibration_error(

@@ -49,21 +49,26 @@ def rescaled(
 # %% ../../nbs/method/25_probes.ipynb #33b29c68
 class Depths(nn.Module):
     "Images (N, C_in, H, W) to the statistics of several depths (N, F), each of length 1."
+    side = 0 # in probes that were exported before there was such a thing
+
     def __init__(self,
         stages, # modules from the image up; nothing in them trains from here on
         scale:float=1., # factor on the side of the images
         last:int=6, # how many stages, counted from the head, are read
+        side:int=0, # pixels; smaller images are enlarged before, a whole number of times, to about it
     ):
         super().__init__()
         self.stages = nn.ModuleList(stages).requires_grad_(False)
-        self.scale, self.last = scale, last
+        self.scale, self.last, self.side = scale, last, side
         self.train(False)
 
     def train(self, mode=True): return super().train(False)
 
     def forward(self, x):
         self.train(False) # a stage may have been switched by hand
-        if self.scale != 1: x = rescaled(x, self.scale)
+        height, width = x.shape[2:]
+        scale = self.scale * max(1, round(self.side / (height * width)**0.5))
+        if scale != 1: x = rescaled(x, scale)
         seen = []
         for stage in self.stages:
             x = stage(x)

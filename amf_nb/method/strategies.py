@@ -41,6 +41,8 @@ _rules = dict(
                 "None, 'norm', 'bias' or a valid regular expression"),
     scale=(lambda v: _num(v) and 0 < v <= 4,
            'above 0 and at most 4 (1: images as they come)'),
+    side=(lambda v: _whole(v) and 0 <= v <= 1024,
+          'a whole number of pixels up to 1024 (0: images as they come)'),
     probe=(lambda v: isinstance(v, bool),
            'True (only a head is solved) or False (layers train)'),
     bn=(lambda v: v in ('train', 'frozen'),
@@ -61,6 +63,8 @@ def _conflict(strategy):
     told = [name for name in _changed(strategy) if name in _of_training]
     scale = f'`scale`={strategy.scale}'
     if strategy.probe and told: return f'`probe=True` trains no layer: leave out {told}'
+    if strategy.side and not strategy.probe:
+        return f'`side`={strategy.side} needs `probe=True`: training sees images as they come'
     if strategy.scale > 1 and not strategy.probe:
         return f'{scale} needs `probe=True`: training on larger images costs its square'
     if strategy.scale < 1 and strategy.freeze:
@@ -89,6 +93,7 @@ class Strategy:
     reinit: int = 0 # how many of the last stages start afresh
     train_only: str = None # 'norm', 'bias' or a regular expression over parameter names; None: all
     scale: float = 1.0 # factor on its images' sides; below 1 needs `freeze=0`, above 1 `probe`
+    side: int = 0 # pixels; a probe makes smaller images 2, 3, 4 .. times as large, to about this
     probe: bool = False # True trains nothing: a linear head on activations of many depths is solved
     bn: str = 'train' # 'frozen' keeps the normalisation statistics of the stages that train
     head: str = 'fresh' # 'solved' starts at the best linear head on the untrained features
@@ -177,7 +182,7 @@ for _s in (
     Strategy('reinit_last', stage_decay=0.8, reinit=1),
     Strategy('gentle', lr_mult=0.2, stage_decay=0.8, bn='frozen', head='solved'),
     Strategy('gentle_half', freeze=1/2, lr_mult=0.4, stage_decay=0.8, bn='frozen', head='solved'),
-    Strategy('probe', probe=True, scale=1.5),
+    Strategy('probe', probe=True, side=128),
 ): register_strategy(_s)
 
 # %% ../../nbs/method/10_strategies.ipynb #bc5cf908

@@ -71,19 +71,37 @@ def _check_channels(dls, n_in, least=1):
                      f'make them with `n_in`={n_in}, or give the learner `n_in`={x.shape[1]}')
 
 # %% ../../nbs/train/45_making.ipynb #f216aa58
+def _blank(dls, device):
+    "A black image as `dls` give them, with its batch dimension; None where they have none."
+    x = first_image(dls)
+    return None if x is None else torch.zeros_like(x, device=device).as_subclass(torch.Tensor)
+
 @torch.no_grad()
 def _check_size(dls, backbone):
     "`ValueError` if `backbone` cannot take the images of `dls`."
-    x, mode = first_image(dls), backbone.training
+    x, mode = _blank(dls, next(backbone.parameters()).device), backbone.training
     if x is None: return
-    blank = torch.zeros_like(x, device=next(backbone.parameters()).device).as_subclass(torch.Tensor)
-    try: backbone.eval()(blank)
+    try: backbone.eval()(x)
     except Exception as e:
         h, w = backbone.size
         raise ValueError(f'{backbone.name} cannot take images of {x.shape[2]} by {x.shape[3]} '
                          f'({str(e)[:200]}): make `dls` with `size`={h if h == w else (h, w)}, '
                          'or choose an architecture that takes any size') from e
     finally: backbone.train(mode)
+
+# %% ../../nbs/train/45_making.ipynb #3c5d862d
+@torch.no_grad()
+def _check_scales(dls, model):
+    "`ValueError` if a branch of `model` rescales the images of `dls` to a size that it cannot take."
+    x, mode = _blank(dls, model.strength.device), model.training
+    scaled = [b for b in model.eval().branches if b.strategy.scale != 1 or b.strategy.side]
+    try:
+        for branch in scaled if x is not None else []: branch.features(x)
+    except Exception as e:
+        raise ValueError(f'{branch.strategy!r} makes of images of {x.shape[2]} by {x.shape[3]} '
+                         f'what the network cannot take ({str(e)[:200]}): leave out its '
+                         '`scale` and `side`, or make `dls` with another `size`') from e
+    finally: model.train(mode)
 
 # %% ../../nbs/train/45_making.ipynb #3d628663
 def targets_kind(
@@ -172,6 +190,7 @@ def amf_learner(
     if seed is not None: set_seed(seed)
     bb = _backbone_for(dls, arch, pretrained, weights, n_in, normalize)
     model = create_amf_model(bb, strategies, n_out, policy, fusion, multi, p)
+    _check_scales(dls, model)
     config = dict(arch=None if isinstance(arch, nn.Module) else bb.name, fusion=fusion,
                   strategies=[b.strategy for b in model.branches], policy=policy_name(model.policy),
                   multilabel=multi, n_in=bb.n_in, n_out=n_out, p=p)

@@ -178,6 +178,8 @@ def _next_run(self:AMFInterpretation, epochs):
     return f'half = {again}; half.fine_tune({epochs}, holdout=0.5)', _HALF
 
 # %% ../../nbs/use/14_advice.ipynb #e6748eb5
+_MARGIN = 0.01 # share of images that fusing may yet win before one branch counts as no worse
+
 @patch
 def _first_step(self:AMFInterpretation, epochs):
     "The line to run where there is one branch, or one will do, or training again is not possible."
@@ -185,7 +187,7 @@ def _first_step(self:AMFInterpretation, epochs):
         arch = self.about.get('arch')
         made = 'amf_learner(dls)' if arch is None else f'amf_learner(dls, {arch!r})'
         return f'more = {made}; more.fine_tune({epochs})', 'one setting says nothing of others'
-    if _direction(self._compare_fusing()) < 1:
+    if self._compare_fusing()['high'] <= _MARGIN:
         collapse = f"one = learn.collapse('best', branch={self.best!r})"
         return collapse, 'one branch does as well as all of them'
     return None if self.about.get('arch') else (_FIT, 'these branches were trained elsewhere')

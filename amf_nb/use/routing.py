@@ -282,7 +282,7 @@ def cost_of(
 def _candidates(costs, n):
     "Rules of both kinds for `n` branches that have weight, from sparse to dense."
     order = tuple(cheapest_first(costs))
-    steps = np.r_[0.3:0.9:0.1, 0.9:0.99:0.02, 0.99, 0.995, 0.999, 1.01]
+    steps = np.r_[0, 0.3:0.9:0.1, 0.9:0.99:0.02, 0.99, 0.995, 0.999, 1.01].round(3)
     return [*(ByWeight(top_k=k + 1) for k in range(n)),
             *(Cascade(float(c), order) for c in steps),
             *(ByWeight(float(t)) for t in (0.1, 0.2, 0.3, 0.4, 0.5))]
