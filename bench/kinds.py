@@ -46,13 +46,13 @@ def fused_sets(z, y, held):
     return res
 
 
-def development_set(name, seed, n, folder):
-    "The development part of a data set."
+def development_set(name, seed, n, folder, **options):
+    "The development part of a data set; `options` are for the data set."
     if name != 'fashion-3k':
         path = Path(folder) if name in ('dtd10', 'aircraft-small') and folder else None
-        return DATA_SETS[name](seed, path, dev=True, n=n)
+        return DATA_SETS[name](seed, path, dev=True, n=n, **options)
     from amf_nb.study import development
-    return development(DATA_SETS[name](0), n, seed)
+    return development(DATA_SETS[name](0, **options), n, seed)
 
 
 def run(name, seed, n, folder):

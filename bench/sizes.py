@@ -3,7 +3,7 @@
 `python bench/sizes.py --sets ~/sets` appends to `bench/sizes.jsonl` what is not there yet: accuracy and likelihood of
 heads that are solved on the frozen network's features, scored on a fixed fifth of the *training* images; `--sets` is as
 for `bench/kinds.py`, and test images stay closed. The network reads every image once at each side; heads are then solved
-on all images and on random draws of 100 and 300. Ten minutes on two cores.
+on all images and on random draws of 100 and 300. Half an hour on two cores.
 """
 import argparse, json, time
 from pathlib import Path
@@ -15,22 +15,14 @@ from amf_nb.core import amf_learner, create_backbone
 from amf_nb.method.folding import folded
 from amf_nb.method.fusion import nll
 from amf_nb.method.probes import Depths, copies_of, solve_probe
-from amf_nb.study import development
-from amf_nb.study.testbeds import DATA_SETS
+from kinds import SETS, development_set
 
 RECORDS = Path(__file__).with_suffix('.jsonl')
-SETS = ['clipart', 'icons', 'dtd10', 'aircraft-small', 'fashion-3k']
-COMES = {32: SETS, 64: SETS, 128: ['clipart', 'icons', 'dtd10']}                # pixels; the others are smaller than 128
+COMES = {32: [*SETS], 64: [*SETS], 128: ['clipart', 'icons', 'dtd10']}                # pixels; the others are smaller than 128
 SIDES = {32: (32, 48, 64, 80, 96, 112, 128, 160), 64: (48, 56, 64, 80, 96, 112, 128, 160, 192), 128: (64, 80, 128, 160, 192)}
 PAIRS = [(48, 96), (56, 112), (64, 96), (64, 128), (80, 160), (64, 160), (96, 192), (64, 192), (128, 192)]
 MIRRORED = [(64, 128)]                                                          # mean of an image and its mirror image
 DRAWS = [(None, 0), (100, 0), (100, 1), (300, 0), (300, 1)]
-
-
-def development_set(name, size, folder):
-    "Four fifths of the training images to solve heads on, one fifth to score."
-    path = Path(folder) if name in ('dtd10', 'aircraft-small') and folder else None
-    return development(DATA_SETS[name](0, path, size=size), None, 0)
 
 
 def readers(comes):
@@ -67,7 +59,7 @@ def looks(features):
 
 def runs(name, comes, folder):
     "Yields a record for each draw of training images."
-    data = development_set(name, comes, folder)
+    data = development_set(name, 0, None, folder, size=comes)
     learn = amf_learner(data.dls, strategies='probe', seed=0).remove_cbs(ProgressCallback)
     networks = readers(comes)
     (train, y, seconds), (test, test_y, _) = read(learn.in_order(), networks), read(data.test_dl(learn), networks)
@@ -90,7 +82,7 @@ if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument('--sets', help='folder with the unpacked sets')
     p.add_argument('--comes', type=int, nargs='+', default=[*COMES], help='sides of the images, pixels')
-    p.add_argument('--data', nargs='+', default=SETS)
+    p.add_argument('--data', nargs='+', default=[*SETS])
     a = p.parse_args()
     known = {(r['data'], r['comes']) for r in map(json.loads, RECORDS.read_text().splitlines())} if RECORDS.exists() else set()
     for comes in a.comes:

@@ -94,13 +94,14 @@ def _check_size(dls, backbone):
 def _check_scales(dls, model):
     "`ValueError` if a branch of `model` rescales the images of `dls` to a size that it cannot take."
     x, mode = _blank(dls, model.strength.device), model.training
+    if x is None: return
     scaled = [b for b in model.eval().branches if b.strategy.scale != 1 or b.strategy.side]
     try:
-        for branch in scaled if x is not None else []: branch.features(x)
+        for branch in scaled: branch.features(x)
     except Exception as e:
-        raise ValueError(f'{branch.strategy!r} makes of images of {x.shape[2]} by {x.shape[3]} '
-                         f'what the network cannot take ({str(e)[:200]}): leave out its '
-                         '`scale` and `side`, or make `dls` with another `size`') from e
+        raise ValueError(f'{branch.strategy!r} brings images of {x.shape[2]} by {x.shape[3]} to a '
+                         f'size that the network cannot take ({str(e)[:200]}): leave out `scale` '
+                         'and `side`, or make `dls` with another `size`') from e
     finally: model.train(mode)
 
 # %% ../../nbs/train/45_making.ipynb #3d628663
