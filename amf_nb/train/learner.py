@@ -31,6 +31,7 @@ from ..method.fusion import AMFModel, believed_first, fit_policy, fit_static, nl
 from .expected import Expected, again, require_steps, with_steps
 from .guard import BranchGuard, pick_policy, without_branches
 from .losses import classifier_loss, loss_to
+from .memory import give_back_memory, keep_freed_memory
 from .solving import Solved, read_features, share_of_rate, solve_heads, waiting
 from .splits import check_groups, holdout_split, items_at, loader_over
 
@@ -125,6 +126,7 @@ class AMFLearner(Learner):
         self.faults, self.first_epoch = [], 0
         self.trained, self.began_trained = False, None
         self._steps, self.best_branch = 0, None
+        keep_freed_memory()
         super().__init__(dls, model, splitter=amf_splitter, **kwargs)
         self.loss_func = classifier_loss(self.loss_func, model.multilabel)
         self.add_cbs([BranchLoss(), StrategyRates(), BranchGuard()])
@@ -171,8 +173,10 @@ def load(self:AMFLearner,
 @patch
 def _do_fit(self:AMFLearner):
     first, self.first_epoch = self.first_epoch, 0
-    for self.epoch in range(first, self.n_epoch):
-        self._with_events(self._do_epoch, 'epoch', CancelEpochException)
+    try:
+        for self.epoch in range(first, self.n_epoch):
+            self._with_events(self._do_epoch, 'epoch', CancelEpochException)
+    finally: give_back_memory()
 
 # %% ../../nbs/train/40_learner.ipynb #f216aa58
 @patch(as_prop=True)
