@@ -105,7 +105,13 @@ def check_options(
             raise ValueError(f'`{name}`={options[name]!r}: give {remedy}')
 
 # %% ../nbs/95_cli.ipynb #5981a896
-def _names(strategies): return [s.strip() for s in strategies.split(',') if s.strip()] or None
+def _names(strategies):
+    "The names in `strategies`, which has commas between; None for the default ones."
+    names = [name.strip() for name in strategies.split(',') if name.strip()]
+    if strategies and not names:
+        raise ValueError(f'`strategies`={strategies!r} names none: leave it out for the default '
+                         'three, or give names with commas between')
+    return names or None
 
 def _check_solvable(epochs, strategies):
     if epochs or any(s.probe for s in strategies): return
@@ -132,6 +138,7 @@ def _plain(run):
     "The name that the run `run`, written with an ending or as a link, has when it is finished."
     path = Path(os.path.abspath(run))
     if path.is_symlink(): path = path.resolve()
+    if not path.name: return path # the top of a disk
     return path.with_name(path.name.removesuffix('.unfinished') or path.name)
 
 def _run_folder(out, stem):
@@ -140,12 +147,12 @@ def _run_folder(out, stem):
         tries = (Path('runs') / f'{stem}{f"-{i}" if i > 1 else ""}' for i in range(1, 10_000))
         return next(p for p in tries if not p.exists() and not _unfinished(p).exists())
     given, out = str(out), _plain(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f'`out`={given!r} exists and is not empty: '
-                              'give another folder, or delete it first')
     if os.path.ismount(out):
         raise FileExistsError(f'`out`={given!r} is the top of a disk, which cannot be renamed: '
                               'give a folder in it')
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f'`out`={given!r} exists and is not empty: '
+                              'give another folder, or delete it first')
     if _unfinished(out).exists():
         raise FileExistsError(f'`out`={given!r} was begun and not finished: '
                               f'{_go_on(out)} goes on, or delete {_unfinished(out)}')

@@ -16,9 +16,11 @@ from fastai.vision.all import (CropPad, ImageBlock, ImageDataLoaders, PILImage, 
                                RandomResizedCropGPU, RatioResize, Resize, TransformBlock, aug_transforms)
 from PIL import Image
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from amf_nb.core import image_dls
 from amf_nb.data.loaders import pair_dls
+from amf_nb.files import file_digest
 from amf_nb.use.saving import check_savable, load_amf
 from amf_nb.use.export import to_onnx
 from amf_nb.train.making import amf_learner, fuse_learners
@@ -196,6 +198,15 @@ def test_needless_limits_are_gone(make, tmp_path):
     assert torch.allclose(back.dls.test_dl([im]).one_batch()[0], learn.dls.test_dl([im]).one_batch()[0], atol=1e-6)
 
 
+def older(folder, config):
+    "Give the model in `folder` this description, and weights without a digest of theirs, as there was none."
+    file = folder / config['weights']
+    save_file(load_file(file), file)
+    config['weights'] = f'weights-{file_digest(file)}.safetensors'
+    file.rename(folder / config['weights'])
+    (folder / 'config.json').write_text(json.dumps(config))
+
+
 @pytest.mark.parametrize('rule', [None, dict(threshold=0.0, top_k=1), dict(confident=0.9, order=[2, 0, 1])])
 def test_models_of_version_1_load(rule, tmp_path):
     "A folder as `save_amf` wrote it before this version, with a rule that was a dict."
@@ -204,7 +215,7 @@ def test_models_of_version_1_load(rule, tmp_path):
     c = json.loads((folder / 'config.json').read_text())
     old = {k: v for k, v in c.items() if k != 'fit'} | dict(version=1, routing=rule)
     old['image'] = dict(size=[32, 32], method='squish', stats=c['image']['stats'])
-    (folder / 'config.json').write_text(json.dumps(old))
+    older(folder, old)
     back = load_amf(folder)
     x = toy_images(5, seed=3)[0]
     a, b = (l.dls.test_dl([*x]).one_batch()[0] for l in (learn, back))
@@ -212,7 +223,21 @@ def test_models_of_version_1_load(rule, tmp_path):
     want = {None: None, 'threshold': ByWeight(0.0, 1), 'confident': Cascade(0.9, (2, 0, 1))}
     assert back.model.routing == want[rule and next(iter(rule))]
     again = json.loads((back.save_amf(tmp_path / 'again') / 'config.json').read_text())
-    assert again['version'] == 2 and again['routing'] == rule and again['weights'] == c['weights']
+    assert again['version'] == 2 and again['routing'] == rule
+    assert all(torch.equal(t, learn.model.state_dict()[name]) for name, t in back.model.state_dict().items())
+
+
+def test_an_edited_description_is_refused(tmp_path):
+    "A probe that reads at another size, or other names of the classes: the same numbers would answer otherwise."
+    learn = amf_learner(toy_dls(), 'test_efficientnet', ['probe', 'standard'], pretrained=False, seed=0)
+    folder = learn.save_amf(tmp_path / 'model')
+    config = json.loads((folder / 'config.json').read_text())
+    side = [dict(s, side=64) if s['probe'] else s for s in config['strategies']]
+    for edited in (dict(strategies=side), dict(vocab=config['vocab'][::-1]), dict(fusion='probs')):
+        (folder / 'config.json').write_text(json.dumps(config | edited))
+        with pytest.raises(ValueError, match='was changed after the weights were written'): load_amf(folder)
+    (folder / 'config.json').write_text(json.dumps(config, sort_keys=True))  # written in another way it is the same
+    assert load_amf(folder).model.names == ['probe', 'standard']
 
 
 PROCESS = """import json, os, sys

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .loaders import check_count, check_keywords, file_dls, pair_dls
+from .loaders import check_count, check_keywords, file_dls, pair_dls, plain_size
 from .images import (broken_link, check_images, find_files, find_images, image_suffixes,
                                 is_hidden)
 
@@ -629,7 +629,8 @@ def image_dls(
     one. Without either, the images to score on are drawn. What can be read in several ways is a
     `ValueError`: `valid` decides. A column of a CSV follows the same rule."""
     check_keywords(kwargs, image_dls, file_dls, pair_dls)
-    for name, value in (('size', size), ('bs', bs)): check_count(name, value)
+    size = plain_size(size)
+    check_count('bs', bs)
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"`path`={path!r} is no folder: give its name")
     if not isinstance(csv, (str, os.PathLike, type(None))):

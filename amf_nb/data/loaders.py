@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['FASHION_VOCAB', 'DEBIAN_FASHION', 'CIFAR10_VOCAB', 'PAPER_DLS', 'image_of', 'label_of', 'OpenImage', 'LabelOf',
-           'AnyImageBlock', 'ItemCache', 'SeededDL', 'TrainAffine', 'default_augs', 'check_count', 'check_keywords',
-           'pair_dls', 'array_pairs', 'array_dls', 'file_dls', 'balanced_subset', 'read_fashion', 'make_sample',
-           'sample_path', 'draw_balanced', 'fashion_mnist_dls', 'sample_dls', 'aircraft_dls', 'dtd_dls', 'cars_dls',
-           'cifar10_dls', 'paper_dls']
+           'AnyImageBlock', 'ItemCache', 'SeededDL', 'TrainAffine', 'default_augs', 'check_count', 'plain_size',
+           'check_keywords', 'pair_dls', 'array_pairs', 'array_dls', 'file_dls', 'balanced_subset', 'read_fashion',
+           'make_sample', 'sample_path', 'draw_balanced', 'fashion_mnist_dls', 'sample_dls', 'aircraft_dls', 'dtd_dls',
+           'cars_dls', 'cifar10_dls', 'paper_dls']
 
 # %% ../../nbs/data/30_loaders.ipynb #3f9c62b9
 import contextlib, inspect, operator, os
@@ -184,6 +184,16 @@ def check_count(
                             "without quotation marks") from None
         if low: raise ValueError(f"`{name}`={value!r} is too small: give {least} or more")
 
+# %% ../../nbs/data/30_loaders.ipynb #8c0e2038
+def plain_size(
+    size, # Side of a square in pixels, or (height, width)
+):
+    "`size` in Python's own numbers, which fastai needs; an error if it is no size"
+    check_count('size', size)
+    if not isinstance(size, (tuple,list)): return operator.index(size)
+    if len(size)==2: return tuple(map(operator.index, size))
+    raise ValueError(f"`size`={size!r} has {len(size)} numbers: give one side, or height and width")
+
 # %% ../../nbs/data/30_loaders.ipynb #e0a42329
 def _keywords(f):
     taken = inspect.signature(f).parameters.items()
@@ -282,7 +292,7 @@ def array_dls(
     **kwargs, # Passed to `pair_dls`, such as `multi` and `n_in`
 ):
     "`DataLoaders` of image arrays"
-    check_count('size', size)
+    size = plain_size(size)
     check_keywords(kwargs, array_dls, pair_dls)
     train = array_pairs(x_train, y_train, vocab, 'training')
     valid = array_pairs(x_valid, y_valid, vocab, 'validation')
@@ -311,7 +321,7 @@ def file_dls(
     **kwargs, # Passed to `pair_dls`, such as `multi`, `n_in` and `num_workers`
 ):
     "`DataLoaders` of image files"
-    check_count('size', size)
+    size = plain_size(size)
     check_keywords(kwargs, file_dls, pair_dls)
     _check_exist([p for p,_ in [*train,*valid]], "Check the folder, or unpack the archive again")
     tfms = _tfms(Resize(size), augs, item_tfms, batch_tfms, size, photo=True)

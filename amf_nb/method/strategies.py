@@ -11,6 +11,8 @@ import json
 import re
 from dataclasses import asdict, dataclass, fields
 
+import numpy as np
+
 # %% ../../nbs/method/10_strategies.ipynb #4846fd4e
 def _num(v): return isinstance(v, (int, float)) and not isinstance(v, bool) and v == v
 
@@ -98,7 +100,10 @@ class Strategy:
     bn: str = 'train' # 'frozen' keeps the normalisation statistics of the stages that train
     head: str = 'fresh' # 'solved' starts at the best linear head on the untrained features
 
-    def __post_init__(self): _check(self)
+    def __post_init__(self):
+        for name, value in vars(self).items(): # a number out of an array becomes Python's own
+            if isinstance(value, np.generic): object.__setattr__(self, name, value.item())
+        _check(self)
 
 # %% ../../nbs/method/10_strategies.ipynb #224e4a56
 def _strategy_repr(self):

@@ -87,6 +87,8 @@ def save_parts(
 # %% ../../nbs/use/16_interpret.ipynb #4b74ad7e
 def _read_files(folder):
     "The arrays and the description in `folder`, as they are."
+    if not Path(folder).is_dir():
+        raise NotADirectoryError(f'{str(folder)!r} is no folder: give that of a run of `amf_train`')
     arrays, info = files = [Path(folder) / name for name in _FILES]
     missing = [f.name for f in files if not f.is_file()]
     if missing:

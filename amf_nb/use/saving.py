@@ -7,6 +7,7 @@ __all__ = ['VERSION', 'image_spec', 'check_savable', 'own_tensors', 'ImageOf', '
 
 # %% ../../nbs/use/40_saving.ipynb #f2f988dd
 import copy
+import hashlib
 import json
 import math
 import re
@@ -32,6 +33,7 @@ from fastai.vision.augment import (AffineCoordTfm, CropPad, Normalize, RandomCro
 from fastai.vision.core import PILImage, PILImageBW
 from fastcore.basics import patch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from ..method.backbones import create_backbone
@@ -446,6 +448,21 @@ def own_tensors(
     for name, t in model.state_dict(keep_vars=True).items(): named.setdefault(id(t), (name, t))
     return {name: t.detach().contiguous() for name, t in named.values()}
 
+# %% ../../nbs/use/40_saving.ipynb #4ca3acd1
+def _config_digest(config):
+    "A digest of the description `config`, whatever its file of weights is called."
+    described = {k: v for k, v in config.items() if k != 'weights'}
+    read_again = _strict_json(json.dumps(described).encode()) # numbers as a reader has them
+    return hashlib.sha256(json.dumps(read_again, sort_keys=True).encode()).hexdigest()[:16]
+
+def _check_unedited(config_file, weights_file):
+    "`ValueError` unless `config_file` says what it did when `weights_file` was written."
+    with safe_open(weights_file, 'pt') as f: written_with = (f.metadata() or {}).get('config')
+    if written_with is None: return # of an older amf_nb, which noted nothing
+    if written_with != _config_digest(_strict_json(config_file.read_bytes())):
+        raise ValueError(f'{config_file} was changed after the weights were written, and '
+                         'describes another model: put back what it was')
+
 # %% ../../nbs/use/40_saving.ipynb #2f80d27d
 def _is_model(file):
     "Is the file a `config.json` of this library, of whatever version?"
@@ -470,7 +487,8 @@ def save_amf(self:AMFLearner,
     check_savable(self)
     config, path = _config_of(self), _place_for(path)
     path.mkdir(parents=True, exist_ok=True)
-    def write(part): save_file(own_tensors(self.core), str(part))
+    about = dict(config=_config_digest(config))
+    def write(part): save_file(own_tensors(self.core), str(part), about)
     config['weights'] = write_digested(path, 'weights', '.safetensors', write)
     write_aside(path / 'config.json', lambda part: part.write_text(json.dumps(config, indent=1)))
     for old in path.glob(f'weights-{"[0-9a-f]" * 16}.safetensors'):
@@ -615,6 +633,7 @@ def _load_model(c, file):
     _check_tensors(tensors, _skeleton(backbone, c))
     if file_digest(file) != c['weights'][8:24]:
         raise ValueError('its contents are not those that its name stands for')
+    _check_unedited(file.parent / 'config.json', file)
     model = _model_of(backbone, c)
     start = copy.deepcopy(model.policy) # that a later fit starts from
     own = model.state_dict() # the tensors of the model, compared with those of the file above
