@@ -32,7 +32,8 @@ from .expected import Expected, again, require_steps, with_steps
 from .guard import BranchGuard, pick_policy, without_branches
 from .losses import classifier_loss, loss_to
 from .memory import give_back_memory, keep_freed_memory
-from .solving import Solved, read_features, share_of_rate, solve_heads, waiting
+from .solving import Solved, answering_once, read_features, share_of_rate, solve_heads
+from .solving import waiting
 from .splits import check_groups, holdout_split, items_at, loader_over
 
 # %% ../../nbs/train/40_learner.ipynb #58c016a0
@@ -174,8 +175,9 @@ def load(self:AMFLearner,
 def _do_fit(self:AMFLearner):
     first, self.first_epoch = self.first_epoch, 0
     try:
-        for self.epoch in range(first, self.n_epoch):
-            self._with_events(self._do_epoch, 'epoch', CancelEpochException)
+        with answering_once(self.core):
+            for self.epoch in range(first, self.n_epoch):
+                self._with_events(self._do_epoch, 'epoch', CancelEpochException)
     finally: give_back_memory()
 
 # %% ../../nbs/train/40_learner.ipynb #f216aa58

@@ -20,6 +20,7 @@ def _glibc():
     try: return ctypes.CDLL('libc.so.6')
     except OSError: return None
 
+# %% ../../nbs/train/15_memory.ipynb #5a4219e9
 def keep_freed_memory() -> bool: # False if the C library is another, and nothing was changed
     "Let this process keep what it frees, in blocks of up to 1 GiB and up to 2 GiB in all."
     libc = _glibc()
