@@ -5,6 +5,7 @@ import subprocess
 import sys
 import unicodedata
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -27,7 +28,8 @@ def on_cpu():
 def picture(file, seed=0, fmt='JPEG'):
     "A small picture of its own colour."
     file.parent.mkdir(parents=True, exist_ok=True)
-    Image.new('RGB', (20, 16), tuple(np.random.default_rng(seed).integers(0, 255, 3).tolist())).save(file, fmt)
+    color = np.random.default_rng([seed, zlib.crc32(os.fsencode(file))]).integers(0, 255, 3)
+    Image.new('RGB', (20, 16), tuple(color.tolist())).save(file, fmt)
     return file
 
 
@@ -484,3 +486,21 @@ def test_transforms_of_fastai(tmp_path):
     from fastai.vision.augment import Resize, aug_transforms
     dls = image_dls(folders(tmp_path, ['cat', 'dog']), item_tfms=Resize(48), batch_tfms=aug_transforms(), num_workers=0)
     assert [next(iter(dl))[0].shape[-2:] for dl in dls] == [(48, 48)] * 2
+
+
+# copies
+
+def test_copies_are_told(tmp_path):
+    "The same bytes under two labels, and on both sides of a split; nothing is left out."
+    split = folders(tmp_path / 'split', ['train/cat', 'train/dog', 'valid/cat', 'valid/dog'])
+    _, said = loaders(split)
+    assert said == ''
+    (split / 'valid/cat/new.jpg').write_bytes((split / 'train/cat/0.jpg').read_bytes())
+    dls, said = loaders(split)
+    assert sizes(dls) == (8, 9, ['cat', 'dog'])
+    assert 'equal pictures to learn from and to score on (1)' in said and 'labels' not in said
+    own = folders(tmp_path / 'own', ['cat', 'dog'])
+    (own / 'dog/new.jpg').write_bytes((own / 'cat/0.jpg').read_bytes())
+    dls, said = loaders(own)
+    assert len(used(dls)) == 9 and f"{own}/cat/0.jpg and {own}/dog/new.jpg" in said
+    assert 'equal pictures with different labels (1)' in said

@@ -16,7 +16,7 @@ import numpy as np
 
 from .loaders import check_count, check_keywords, file_dls, pair_dls, plain_size
 from .images import (broken_link, check_images, find_files, find_images, image_suffixes,
-                                is_hidden)
+                                is_hidden, same_content)
 
 # %% ../../nbs/data/50_folders.ipynb #dc3fb0e0
 def clean_label(
@@ -591,6 +591,19 @@ def _readable(pairs, skip_bad, n_workers):
     gone = {p for p,_ in bad}
     return [o for o in pairs if o[0] not in gone]
 
+# %% ../../nbs/data/50_folders.ipynb #1d0b2d2c
+def _tell_copies(train, held):
+    "Warn of pictures that are there more than once with different labels, or on both sides"
+    label,learned = dict([*train,*held]), {p for p,_ in train}
+    copies = same_content(label)
+    torn = [ps for ps in copies if len({str(label[p]) for p in ps})>1]
+    both = [ps for ps in copies if 0 < len(learned.intersection(ps)) < len(ps)]
+    for found,what,remedy in ((torn, 'with different labels', 'the wrong ones'),
+                              (both, 'to learn from and to score on', 'them on one side')):
+        which = _some([f"{ps[0]} and {ps[1]}" for ps in found])
+        if found:
+            warnings.warn(f"equal pictures {what} ({len(found)}): {which}. Delete {remedy}")
+
 # %% ../../nbs/data/50_folders.ipynb #88786a80
 def _find_pairs(path, valid, csv, fn_col, label_col, label_delim):
     "Pairs to train on and pairs to score on, or None for those, each file once"
@@ -647,6 +660,7 @@ def image_dls(
     train,held = _readable(train, skip_bad, threads), held and _readable(held, skip_bad, threads)
     _check_classes(train, held, multi, path)
     if held is None: train,held = _split(train, valid_pct, seed, multi)
+    _tell_copies(train, held)
     vocab = _classes([*train,*held])
     return file_dls(train, held, vocab, size=size, bs=bs, seed=seed, multi=multi,
                     num_workers=num_workers, **kwargs)
