@@ -1,5 +1,6 @@
 "What a newcomer brings to a learner: few images, loaders from elsewhere, second fits, any loss, any list of classes."
 import argparse
+import copy
 import warnings
 from functools import partial
 
@@ -10,6 +11,7 @@ import safetensors.torch
 import timm
 import torch
 import torch.nn.functional as F
+from fastai.callback.core import Callback
 from fastai.callback.data import PartialDL, WeightedDL
 from fastai.callback.mixup import CutMix, MixUp
 from fastai.callback.progress import ProgressCallback
@@ -18,6 +20,7 @@ from fastai.callback.tracker import SaveModelCallback
 from fastai.data.block import CategoryBlock, DataBlock, MultiCategoryBlock
 from fastai.data.core import DataLoaders
 from fastai.data.transforms import CategoryMap, IndexSplitter, IntToFloatTensor
+from fastai.learner import load_learner
 from fastai.losses import (BCEWithLogitsLossFlat, FocalLoss, FocalLossFlat,
                            LabelSmoothingCrossEntropy, LabelSmoothingCrossEntropyFlat, MSELossFlat)
 from fastai.metrics import AccumMetric, accuracy
@@ -728,3 +731,33 @@ def test_arguments_of_fastais_fine_tune_are_named(name):
     learn = make(loaders(60))
     with pytest.raises(TypeError, match=f'{name}.*a strategy says'): learn.fine_tune(1, **{name: 1})
     assert not learn.trained
+
+
+# probes that answer once
+
+def test_copies_made_while_training_hold_no_answers(tmp_path):
+    "An export, a copy and a pickle from within a fit ask the probe themselves."
+    made = {}
+    class Copies(Callback):
+        def after_epoch(self):
+            assert any(b.known for b in self.learn.model.branches)       # as it is for the fit itself
+            self.learn.export(tmp_path / 'mid.pkl')
+            made['copy'] = copy.deepcopy(self.learn.model)
+    learn = silent(amf_learner(toy_dls(), 'test_efficientnet', ['standard', 'probe'], pretrained=False, seed=0))
+    learn.fine_tune(1, cbs=Copies())
+    for model in (made['copy'], load_learner(tmp_path / 'mid.pkl').model, learn.model):
+        assert [b.known for b in model.branches] == [None, None]
+
+
+def test_weights_loaded_in_the_middle_of_a_fit_count(tmp_path):
+    "What validation says after the second epoch is what the model with the other probe says."
+    learn = silent(amf_learner(toy_dls(), 'test_efficientnet', ['standard', 'probe'], pretrained=False, seed=0))
+    learn.fine_tune(0)
+    with torch.no_grad(): learn.model.branches[1].head.weight.mul_(-3)
+    learn.save(tmp_path / 'other', with_opt=False)
+    with torch.no_grad(): learn.model.branches[1].head.weight.div_(-3)
+    class Loads(Callback):
+        def after_epoch(self):
+            if self.epoch == 0: self.learn.load(tmp_path / 'other', with_opt=False)
+    learn.fit(2, 1e-4, cbs=Loads())
+    assert learn.recorder.values[-1][1] == pytest.approx(learn.validate()[0], rel=1e-5)

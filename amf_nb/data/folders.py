@@ -594,12 +594,13 @@ def _readable(pairs, skip_bad, n_workers):
 # %% ../../nbs/data/50_folders.ipynb #1d0b2d2c
 def _tell_copies(train, held):
     "Warn of pictures that are there more than once with different labels, or on both sides"
-    label,learned = dict([*train,*held]), {p for p,_ in train}
+    learned = {p for p,_ in train}
+    label = {p: o if isinstance(o, str) else sorted(o) for p,o in [*train,*held]}
     copies = same_content(label)
-    torn = [ps for ps in copies if len({str(label[p]) for p in ps})>1]
+    torn = [ps for ps in copies if any(label[p]!=label[ps[0]] for p in ps)]
     both = [ps for ps in copies if 0 < len(learned.intersection(ps)) < len(ps)]
     for found,what,remedy in ((torn, 'with different labels', 'the wrong ones'),
-                              (both, 'to learn from and to score on', 'them on one side')):
+                              (both, 'to learn from and to score on', 'all but one of each')):
         which = _some([f"{ps[0]} and {ps[1]}" for ps in found])
         if found:
             warnings.warn(f"equal pictures {what} ({len(found)}): {which}. Delete {remedy}")

@@ -153,6 +153,12 @@ class Branch(nn.Module):
         for name in self.still: self.stages.get_submodule(name).train(False)
         return self
 
+    def __getstate__(self): return vars(self) | dict(known=None) # a copy has to find out for itself
+
+    @property
+    def changes(self): # grows whenever a number of the branch is changed
+        return sum(t._version for t in (*self.parameters(), *self.buffers()))
+
 # %% ../../nbs/method/30_branches.ipynb #d584091d
 @patch
 def features(self:Branch,
@@ -179,7 +185,7 @@ def forward(self:Branch,
 ) -> torch.Tensor: # (N, C)
     "Logits of the branch; of images that `known` has, the ones that were given before."
     if self.known is None or x.device.type != 'cpu': return self.head(self.features(x))
-    seen = batch_digest(x)
+    seen = batch_digest(x), self.changes
     if seen not in self.known: self.known[seen] = self.head(self.features(x))
     return self.known[seen]
 

@@ -10,6 +10,7 @@ import copy
 import hashlib
 import json
 import math
+import os
 import re
 import reprlib
 import warnings
@@ -385,7 +386,7 @@ def _finite_number(text):
 def _strict_json(data):
     "What the UTF-8 `data` say; `ValueError` where JSON can be read in two ways or holds no number."
     numbers = dict.fromkeys(('parse_int', 'parse_float', 'parse_constant'), _finite_number)
-    try: return json.loads(data.decode(), object_pairs_hook=_distinct_keys, **numbers)
+    try: return json.loads(data.decode('utf-8-sig'), object_pairs_hook=_distinct_keys, **numbers)
     except RecursionError: raise ValueError('it is nested too deeply') from None
 
 # %% ../../nbs/use/40_saving.ipynb #3f0e366d
@@ -469,8 +470,14 @@ def _is_model(file):
     try: return json.loads(file.read_bytes()).get('format') == 'amf_nb'
     except (ValueError, AttributeError): return False
 
+def _check_path(path):
+    "`TypeError` if `path` cannot name a folder."
+    if isinstance(path, (str, os.PathLike)): return
+    raise TypeError(f"`path`={path!r} names no folder: give one, such as 'model'")
+
 def _place_for(path):
     "The folder `path`, where a model can be written without loss of what is no model."
+    _check_path(path)
     if not str(path): raise ValueError("`path`='' names no folder: give one, such as 'model'")
     file = Path(path) / 'config.json'
     if file.exists() and not _is_model(file):
@@ -511,6 +518,7 @@ def _file_inside(folder, name):
 # %% ../../nbs/use/40_saving.ipynb #a7c36452
 def _read_config(path):
     "The checked contents of `config.json` in the folder `path`."
+    _check_path(path)
     if not Path(path).is_dir():
         raise FileNotFoundError(f'`path`={str(path)!r} is not a folder: '
                                 'give the folder that `learn.save_amf` wrote')
@@ -633,7 +641,6 @@ def _load_model(c, file):
     _check_tensors(tensors, _skeleton(backbone, c))
     if file_digest(file) != c['weights'][8:24]:
         raise ValueError('its contents are not those that its name stands for')
-    _check_unedited(file.parent / 'config.json', file)
     model = _model_of(backbone, c)
     start = copy.deepcopy(model.policy) # that a later fit starts from
     own = model.state_dict() # the tensors of the model, compared with those of the file above
@@ -667,6 +674,7 @@ def load_amf(
     except Exception as e:
         raise ValueError(f'{file} cannot be read as the weights that `config.json` describes '
                          f'({str(e)[:300]}): save the model again') from e
+    _check_unedited(Path(path) / 'config.json', file)
     return _learner_of(c, model, start)
 
 # %% ../../nbs/use/40_saving.ipynb #9c80b1a2
