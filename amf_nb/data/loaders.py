@@ -178,10 +178,11 @@ def check_count(
 ):
     "`TypeError` or `ValueError` if `value` is not a whole number of at least `least`"
     for n in value if isinstance(value, (tuple,list)) else [value]:
-        if isinstance(n, bool) or not hasattr(n, '__index__'):
-            raise TypeError(f"`{name}`={value!r} is not a whole number: give one such as 64, "
-                            "without quotation marks")
-        if operator.index(n)<least: raise ValueError(f"`{name}`={value!r} is too small: give {least} or more")
+        try: whole = None if isinstance(n, bool) else operator.index(n)
+        except TypeError: whole = None
+        if whole is None: raise TypeError(f"`{name}`={value!r} is not a whole number: give one "
+                                          "such as 64, without quotation marks")
+        if whole<least: raise ValueError(f"`{name}`={value!r} is too small: give {least} or more")
 
 # %% ../../nbs/data/30_loaders.ipynb #8c0e2038
 MOST_PIXELS = 4096                                             # of a side; more fills the memory
@@ -191,12 +192,14 @@ def plain_size(
 ):
     "`size` in Python's own numbers, which fastai needs; an error if it is no size"
     check_count('size', size)
-    sides = size if isinstance(size, (tuple,list)) else [size]
-    if len(sides)>2: raise ValueError(f"`size`={size!r} has {len(sides)} numbers: give one side, or "
-                                      "height and width")
-    if max(sides)>MOST_PIXELS: raise ValueError(f"`size`={size!r} is too large: give at most "
-                                                f"{MOST_PIXELS} pixels")
-    return operator.index(size) if sides is not size else tuple(map(operator.index, size))
+    two = isinstance(size, (tuple,list))
+    sides = tuple(map(operator.index, size if two else [size]))
+    if two and len(sides)!=2:
+        raise ValueError(f"`size`={size!r} has {len(sides)} numbers: give one side, or height and "
+                         "width")
+    if max(sides)>MOST_PIXELS:
+        raise ValueError(f"`size`={size!r} is too large: give at most {MOST_PIXELS} pixels")
+    return sides if two else sides[0]
 
 # %% ../../nbs/data/30_loaders.ipynb #e0a42329
 def _keywords(f):

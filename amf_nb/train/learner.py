@@ -32,8 +32,8 @@ from .expected import Expected, again, require_steps, with_steps
 from .guard import BranchGuard, pick_policy, without_branches
 from .losses import classifier_loss, loss_to
 from .memory import give_back_memory, keep_freed_memory
-from .solving import Solved, answering_once, read_features, share_of_rate, solve_heads
-from .solving import waiting
+from .solving import (Solved, answering_once, read_features, share_of_rate,
+                                  solve_heads, waiting)
 from .splits import check_groups, holdout_split, items_at, loader_over
 
 # %% ../../nbs/train/40_learner.ipynb #58c016a0
