@@ -1,6 +1,6 @@
 # make demo   fine-tune the shipped drawings three ways at once; the run lands in runs/
 # make test   every notebook, then tests/
-# make portable  both again under settings that make this processor calculate like others; about 40 minutes on two cores
+# make portable  both again under settings that make this processor calculate like others; about 70 minutes on two cores
 # make sync   the notebooks are the source: cleaning and exporting them must change nothing
 # make readme README.md from nbs/index.ipynb
 # make bench  the accuracy in README.md, on sets of five kinds: about three hours on two cores. SETS is a folder with aircraft/, dtd10/
