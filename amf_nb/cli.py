@@ -44,6 +44,7 @@ from .use.saving import check_savable, load_amf
 from .train.devices import alone, by_first, share_of_batch, whole_group
 from .files import check_makeable, check_writable, locked, peak_memory_mb, write_aside
 from .data.folders import image_dls
+from .data.loaders import MOST_PIXELS
 from .train.guard import BranchGuard
 from .data.images import check_images, find_files, image_suffixes
 from .use.evidence import PolicyLog
@@ -85,7 +86,7 @@ def make_parser(
 # %% ../nbs/95_cli.ipynb #a5ab0253
 _OPTIONS = dict(
     epochs=(lambda v: v >= 0, 'at least 1, or 0 to solve probes only'),
-    size=(lambda v: v == 0 or 8 <= v <= 4096, 'a side of 8 to 4096 pixels'),
+    size=(lambda v: v == 0 or 8 <= v <= MOST_PIXELS, f'a side of 8 to {MOST_PIXELS} pixels'),
     bs=(lambda v: v >= 1, 'at least 1 image a batch'),
     lr=(lambda v: 0 < v < math.inf, 'a number above 0, such as 0.005'),
     seed=(lambda v: 0 <= v < 2**32, 'a whole number from 0 to 4294967295'),

@@ -185,7 +185,7 @@ def check_count(
         if whole<least: raise ValueError(f"`{name}`={value!r} is too small: give {least} or more")
 
 # %% ../../nbs/data/30_loaders.ipynb #8c0e2038
-MOST_PIXELS = 4096                                             # of a side; more fills the memory
+MOST_PIXELS = 4096 # of a side; larger pictures fill the memory, and are not saved
 
 def plain_size(
     size, # Side of a square in pixels, or (height, width)
