@@ -267,11 +267,14 @@ class _Table:
     lines: list
     header: list = None
 
+    def places(self, marked):
+        "The lines of which the booleans `marked`, one a row, are set, as text; '' if there are none"
+        lines = [n for n, m in zip(self.lines, marked) if m]
+        return f"{len(lines)} lines of the CSV: {_some(lines, 10)}" if lines else ''
+
     def refuse(self, wrong, what, remedy, error=ValueError):
         "Raise `error` if any of the booleans `wrong`, one a row, is set, naming the lines"
-        lines = [n for n, w in zip(self.lines, wrong) if w]
-        if lines:
-            raise error(f"{what} on {len(lines)} lines of the CSV: {_some(lines, 10)}. {remedy}")
+        if places := self.places(wrong): raise error(f"{what} on {places}. {remedy}")
 
     def column(self, i): return [row[i] for row in self.rows]
 
@@ -486,8 +489,11 @@ def _single(labels):
 def _table_labels(table, label, label_delim=None):
     "The labels of the column `label`, or lists of them"
     labels = [v.strip() for v in table.column(label)]
-    none = ", or write a label such as none" if label_delim else ""
-    table.refuse([not v for v in labels], "no label", f"Fill them in or delete the lines{none}")
+    blank = [not v for v in labels]
+    if not label_delim or all(blank):
+        table.refuse(blank, "no label", "Fill them in or delete the lines")
+    if places := table.places(blank):
+        warnings.warn(f"no label on {places}. These images count as showing none of the classes")
     table.refuse(['\n' in v or '\r' in v for v in labels], "a label with a line break",
                  "Is a quotation mark missing?")
     if all(re.fullmatch(r'-?\d+\.0', v) for v in labels): labels = [v[:-2] for v in labels] # pandas
@@ -541,19 +547,23 @@ def stratified_split(
     single = [str(c) for c,g in groups.items() if len(g)<2]
     if single:
         raise ValueError(f"classes with a single image cannot be split: {_some(single, 10)}. Add "
-                         "images, drop the class, or put validation images in a folder of their "
+                         "images, which have to differ, drop the class, or put validation images in a folder of their "
                          "own and name it with `valid`")
     held = [g[:max(1, min(len(g)-1, round(valid_pct*len(g))))] for g in groups.values()]
     return np.setdiff1d(np.arange(len(labels)), np.concatenate(held)), np.sort(np.concatenate(held))
 
 # %% ../../nbs/data/50_folders.ipynb #8cf27b74
-def _split(pairs, valid_pct, seed, multi):
-    "`pairs` in two, stratified if they have one label each"
-    if not multi: parts = stratified_split([c for _,c in pairs], valid_pct, seed)
-    else:
-        if len(pairs)<2: raise ValueError(f"{len(pairs)} images cannot be split: give at least two")
-        parts = stratified_split([0]*len(pairs), valid_pct, seed)
-    return tuple([pairs[i] for i in part] for part in parts)
+def _split(pairs, valid_pct, seed, multi, copies=()):
+    "`pairs` in two, stratified if they have one label each; equal files of a label on one side"
+    label = dict(pairs)
+    first = {p: next(q for q in files if label[q]==label[p]) for files in copies for p in files}
+    once = [(p,o) for p,o in pairs if first.get(p, p)==p]
+    if multi and len(once)<2:
+        raise ValueError(f"{len(once)} images cannot be split: give at least two")
+    _,drawn = stratified_split([0 if multi else o for _,o in once], valid_pct, seed)
+    held = {once[i][0] for i in drawn}
+    is_held = [first.get(p, p) in held for p,_ in pairs]
+    return tuple([pair for pair,h in zip(pairs, is_held) if h==side] for side in (False,True))
 
 # %% ../../nbs/data/50_folders.ipynb #74633018
 def _classes(pairs): return sorted({c for _,o in pairs for c in ([o] if isinstance(o, str) else o)})
@@ -592,11 +602,10 @@ def _readable(pairs, skip_bad, n_workers):
     return [o for o in pairs if o[0] not in gone]
 
 # %% ../../nbs/data/50_folders.ipynb #1d0b2d2c
-def _tell_copies(train, held):
-    "Warn of pictures that are there more than once with different labels, or on both sides"
+def _tell_copies(train, held, copies):
+    "Warn of equal files, `copies`, that have different labels or lie on both sides"
     learned = {p for p,_ in train}
     label = {p: o if isinstance(o, str) else sorted(o) for p,o in [*train,*held]}
-    copies = same_content(label)
     torn = [ps for ps in copies if any(label[p]!=label[ps[0]] for p in ps)]
     both = [ps for ps in copies if 0 < len(learned.intersection(ps)) < len(ps)]
     for found,what,remedy in ((torn, 'with different labels', 'the wrong ones'),
@@ -660,8 +669,9 @@ def image_dls(
     _check_classes(train, held, multi, path)
     train,held = _readable(train, skip_bad, threads), held and _readable(held, skip_bad, threads)
     _check_classes(train, held, multi, path)
-    if held is None: train,held = _split(train, valid_pct, seed, multi)
-    _tell_copies(train, held)
+    copies = same_content([p for p,_ in [*train, *(held or [])]])
+    if held is None: train,held = _split(train, valid_pct, seed, multi, copies)
+    _tell_copies(train, held, copies)
     vocab = _classes([*train,*held])
     return file_dls(train, held, vocab, size=size, bs=bs, seed=seed, multi=multi,
                     num_workers=num_workers, **kwargs)
