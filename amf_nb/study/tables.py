@@ -74,7 +74,18 @@ def bench_means(
     return pd.DataFrame.from_dict(rows, orient='index').rename_axis(by)
 
 # %% ../../nbs/study/50_tables.ipynb #814c6409
-def _by_seed(records, column): return records.set_index('seed')[column]
+def _by_seed(records, column):
+    "One number a seed."
+    return records.set_index('seed')[column]
+
+# %% ../../nbs/study/50_tables.ipynb #c95b8964
+def _gains_over(records, against):
+    "What each method gains over each baseline, of the records of one setting; by both names."
+    methods = records.groupby('method', sort=False)
+    accuracy = {method: 100 * _by_seed(own, 'accuracy') for method, own in methods}
+    pairs = [pair for pair in permutations(accuracy, 2) if pair[1].startswith(against)]
+    return {(method, base): paired_difference(accuracy[method], accuracy[base])
+            for method, base in pairs}
 
 # %% ../../nbs/study/50_tables.ipynb #db139831
 def bench_differences(
@@ -85,11 +96,8 @@ def bench_differences(
     _check_pairs(records)
     rows = {}
     for setting, group in records[records.headline].groupby(_setting, sort=False):
-        methods = group.groupby('method', sort=False)
-        accuracy = {method: 100 * _by_seed(own, 'accuracy') for method, own in methods}
-        for method, base in permutations(accuracy, 2):
-            if not base.startswith(against): continue
-            rows[(*setting, method, base)] = paired_difference(accuracy[method], accuracy[base])
+        gains = _gains_over(group, against)
+        rows |= {(*setting, *pair): difference for pair, difference in gains.items()}
     names = [*_setting, 'method', 'against']
     index = pd.MultiIndex.from_tuples(rows, names=names) if rows else None
     return pd.DataFrame(list(rows.values()), index, columns=['mean', 'low', 'high', 'seeds'])
@@ -137,6 +145,7 @@ def _literal(value):
     "`value` as a cell of a Markdown table: one line, no tag, no new column."
     return re.sub('<(?=[a-zA-Z/!])', '&lt;', one_line(value, 1000)).replace('|', r'\|')
 
+# %% ../../nbs/study/50_tables.ipynb #ef7e1202
 def markdown_table(
     rows, # lists of texts or numbers, one a line of the table
     head, # texts, one a column
@@ -206,6 +215,13 @@ def _ranks_md(ranks):
     rows = [[method, f'{row["rank"]:.2f}'] for method, row in ranks.iterrows()]
     return f'{title}\n\n{markdown_table(rows, ["method", "mean rank"])}'
 
+# %% ../../nbs/study/50_tables.ipynb #9cc69c7e
+def _section(setting, means, diffs):
+    "What is said of one data set and architecture: a title, and the table under it."
+    compared = len(diffs) and setting in diffs.index.droplevel([2, 3])
+    table = _means_md(means.loc[setting], diffs.loc[setting] if compared else diffs[:0])
+    return f'### {", ".join(map(_literal, setting))}\n\n{table}'
+
 # %% ../../nbs/study/50_tables.ipynb #879a8dcd
 def bench_table(
     records:pd.DataFrame, # from `read_bench` or `run_bench`
@@ -214,11 +230,8 @@ def bench_table(
     "Means with intervals, paired differences, the policy against equal weights, and ranks."
     if not len(records): return 'No records.'
     means, diffs = bench_means(records), bench_differences(records, against)
-    parts = []
-    for setting in dict.fromkeys(means.index.droplevel(2)):
-        compared = len(diffs) and setting in diffs.index.droplevel([2, 3])
-        table = _means_md(means.loc[setting], diffs.loc[setting] if compared else diffs[:0])
-        parts.append(f'### {", ".join(map(_literal, setting))}\n\n{table}')
+    settings = dict.fromkeys(means.index.droplevel(2))
+    parts = [_section(setting, means, diffs) for setting in settings]
     gain = policy_gain(records)
     if len(gain): parts.append(f'### Policy minus equal weights\n\n{_gain_md(gain)}')
     return '\n\n'.join(filter(None, [*parts, _ranks_md(bench_ranks(records))]))

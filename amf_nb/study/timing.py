@@ -41,6 +41,7 @@ def _sync():
     "Wait until the GPU, if there is one, has done all that it was given."
     if torch.cuda.is_available(): torch.cuda.synchronize()
 
+# %% ../../nbs/study/60_timing.ipynb #20aba210
 def timed(
     f, # a function
     *args, # what it is called with
@@ -52,6 +53,13 @@ def timed(
     res = f(*args)
     _sync()
     return res, clock() - start
+
+# %% ../../nbs/study/60_timing.ipynb #d47377c6
+def _in_turns(names, rounds):
+    "Pairs of a round and a name; each round starts with another name."
+    for r in range(rounds):
+        first = r % len(names)
+        for name in names[first:] + names[:first]: yield r, name
 
 # %% ../../nbs/study/60_timing.ipynb #e1fa3d1a
 def alternate(
@@ -65,11 +73,8 @@ def alternate(
         raise ValueError(f'{len(cases)} `cases` and `rounds`={rounds}: both have to be at least 1')
     for _ in range(warmup):
         for f in cases.values(): f()
-    names, rows = list(cases), []
-    for r in range(rounds):
-        first = r % len(names)
-        for name in names[first:] + names[:first]:
-            rows.append((name, r, timed(cases[name], clock=clock)[1]))
+    turns = _in_turns(list(cases), rounds)
+    rows = [(name, r, timed(cases[name], clock=clock)[1]) for r, name in turns]
     return pd.DataFrame(rows, columns=['case', 'round', 'seconds'])
 
 # %% ../../nbs/study/60_timing.ipynb #6fb5c996
@@ -140,6 +145,7 @@ def dls(self:Rig):
     "Loaders of the images."
     return speed_dls(self.n, self.size, self.bs)
 
+# %% ../../nbs/study/60_timing.ipynb #e8bb692c
 @patch
 def branch(self:Rig,
     strategy='standard', # a name or a `Strategy`
@@ -156,6 +162,7 @@ def amf(self:Rig,
     policy = None if strategies and len(strategies) == 1 else 'trunk'
     return amf_learner(self.dls(), self.arch, strategies, policy, **self.options)
 
+# %% ../../nbs/study/60_timing.ipynb #12e2a6c5
 @patch
 def cached(self:Rig,
     strategies=None, # as in `amf_learner`
@@ -195,6 +202,7 @@ def _stock_arch(arch):
     package, _, name = arch.partition('/')
     return getattr(torchvision.models, name) if name and package == 'torchvision' else arch
 
+# %% ../../nbs/study/60_timing.ipynb #4336a002
 @patch
 def folder(self:Rig):
     "The images as files; written once."
@@ -221,10 +229,17 @@ def stock(self:Rig,
     return learn
 
 # %% ../../nbs/study/60_timing.ipynb #6cfd8d78
-def _naive(rig): return naive_learner(rig.dls(), rig.arch, pretrained=rig.options['pretrained'])
+def _naive(rig):
+    "The naive learner of `rig`, with weights like those of everybody else."
+    return naive_learner(rig.dls(), rig.arch, pretrained=rig.options['pretrained'])
 
-def _one_by_one(rig): return [partial(rig.branch, s) for s in default_strategies() if not s.probe]
+# %% ../../nbs/study/60_timing.ipynb #a0d92fa0
+def _one_by_one(rig):
+    "Functions that each make a learner of one strategy, for all that train."
+    strategies = [s for s in default_strategies() if not s.probe]
+    return [partial(rig.branch, s) for s in strategies]
 
+# %% ../../nbs/study/60_timing.ipynb #5292b9b3
 CONTESTANTS = Registry('cases', 'contestant', {
     'standard': lambda rig: [rig.branch],
     'amf': lambda rig: [rig.amf],
@@ -244,8 +259,10 @@ def warm_up(
     for _ in learn.dls.train: pass
     learn.fit_one_cycle(1, cbs=ShortEpochCallback(pct=0))
 
+# %% ../../nbs/study/60_timing.ipynb #8fadbd0f
 def _epoch(learners):
-    for l in learners: l.fit_one_cycle(1)
+    "An epoch of each of the `learners`."
+    for learn in learners: learn.fit_one_cycle(1)
 
 # %% ../../nbs/study/60_timing.ipynb #07684d3b
 def race(

@@ -24,23 +24,30 @@ def _say_better(self:AMFInterpretation, b, accuracies):
     return f'{text}, but to take it for that reason would be to choose on the test.'
 
 # %% ../../nbs/use/14_advice.ipynb #025cdfb9
-_HELD = 'chosen on training images that were held out to the end'
-_FLATTERS = ('the likeliest on the very images that score it, as none were held out to the end, '
-             'so the number flatters')
+@patch
+def _how_chosen(self:AMFInterpretation):
+    "What chose the best branch, in words."
+    if self.best_branch: return 'chosen on training images that were held out to the end'
+    return ('the likeliest on the very images that score it, as none were held out to the end, '
+            'so the number flatters')
 
+# %% ../../nbs/use/14_advice.ipynb #5e619109
 @patch
 def _say_setting(self:AMFInterpretation):
     "Which branch to take if it must be one."
     b, table = self.best, self.panel()
-    how = _HELD if self.best_branch else _FLATTERS
     low, mid, high = 100 * table.loc[b, ['low', 'accuracy', 'high']]
-    text = (f'One setting: {as_code(b)}, {how}. It is right on {mid:.1f}% of {len(self.targets):,} '
-            f'images (95% {low:.1f} to {high:.1f}).')
+    text = (f'One setting: {as_code(b)}, {self._how_chosen()}. It is right on {mid:.1f}% of '
+            f'{len(self.targets):,} images (95% {low:.1f} to {high:.1f}).')
     return text + self._say_better(b, table.accuracy[self.names])
 
 # %% ../../nbs/use/14_advice.ipynb #29d04738
-def _direction(test): return 1 if test['low'] > 0 else -1 if test['high'] < 0 else 0
+def _direction(test):
+    "1 where the interval of `test` lies above zero, -1 where it lies below, else 0."
+    if test['low'] > 0: return 1
+    return -1 if test['high'] < 0 else 0
 
+# %% ../../nbs/use/14_advice.ipynb #c1a65f9f
 @patch
 def _compare_fusing(self:AMFInterpretation):
     "The plain average against the best branch, image by image."
@@ -50,13 +57,19 @@ def _compare_fusing(self:AMFInterpretation):
 _FUSING = {1: 'pays', -1: 'hurts', 0: 'makes no difference that these images can show'}
 
 @patch
+def _say_average(self:AMFInterpretation):
+    "Whether the plain average of all branches is worth it."
+    t = self._compare_fusing()
+    chosen = '' if self.best_branch else ', the best of them on these very images'
+    return (f'Fusing {_FUSING[_direction(t)]}: the plain average of all {len(self.names)} '
+            f'branches against {as_code(self.best)}{chosen}: {points_of(t)}.')
+
+# %% ../../nbs/use/14_advice.ipynb #e2fae8b7
+@patch
 def _say_fusing(self:AMFInterpretation):
     "Whether fusing is worth it, and whether the policy is."
     if len(self.names) < 2: return 'Fusing: there is one branch, so there is nothing to fuse.'
-    t = self._compare_fusing()
-    chosen = '' if self.best_branch else ', the best of them on these very images'
-    first = (f'Fusing {_FUSING[_direction(t)]}: the plain average of all {len(self.names)} '
-             f'branches against {as_code(self.best)}{chosen}: {points_of(t)}.')
+    first = self._say_average()
     if not self.about.get('policy', True): return first + ' No policy was trained.'
     return f'{first} {self.verdict()}'
 
@@ -72,17 +85,17 @@ def _compare_depths(self:AMFInterpretation):
     return most, least, paired_test(self.hits[most], self.hits[least])
 
 # %% ../../nbs/use/14_advice.ipynb #caf1716c
-_SAME_DEPTH = ('Unfreezing: the branches train the same share of the network, so they say nothing '
-               'about depth.')
-_DEPTH = {-1: 'With these images and this much training, freezing more was better.',
-          0: 'These images cannot tell them apart.'}
-_BESIDES = 'The two may differ in other ways too, such as learning rates and image size.'
-
 def _say_more(share):
     "What to try where training more paid, by the `share` that the deepest branch trains."
     if share < 0.99: return 'More pays here, and a branch that trains still more is worth trying.'
     return 'More pays here, and everything is unfrozen already.'
 
+# %% ../../nbs/use/14_advice.ipynb #b9cdcec7
+_SAME_DEPTH = ('Unfreezing: the branches train the same share of the network, so they say nothing '
+               'about depth.')
+_DEPTH = {-1: 'With these images and this much training, freezing more was better.',
+          0: 'These images cannot tell them apart.'}
+_BESIDES = 'The two may differ in other ways too, such as learning rates and image size.'
 
 # %% ../../nbs/use/14_advice.ipynb #e759bc04
 @patch
@@ -99,14 +112,20 @@ def _say_depth(self:AMFInterpretation):
 
 # %% ../../nbs/use/14_advice.ipynb #ef7b7d05
 @patch
+def _losses_of_deepest(self:AMFInterpretation):
+    """(who, training losses by epoch, validation losses by epoch) of the branch that trains most,
+    or of the first one where nobody knows."""
+    log, free = self.by_epoch(), self.about.get('freedom') or [0]
+    who = self.names[int(np.argmax(free))]
+    mine = log[log.branch == who]
+    return as_code(who), mine.train_loss.values, mine.valid_loss.values
+
+# %% ../../nbs/use/14_advice.ipynb #ad0c8dbb
+@patch
 def _last_losses(self:AMFInterpretation):
     """(who, training losses by epoch, validation losses by epoch) of the branch that trains most,
     or of the fused prediction; None without a record."""
-    if self.about.get('log'):
-        log, free = self.by_epoch(), self.about.get('freedom') or [0]
-        who = self.names[int(np.argmax(free))]
-        mine = log[log.branch == who]
-        return as_code(who), mine.train_loss.values, mine.valid_loss.values
+    if self.about.get('log'): return self._losses_of_deepest()
     curves = self.about.get('curves')
     if not curves: return None
     train, valid = np.array(curves['rows'])[:, :2].T
@@ -119,6 +138,7 @@ def _sign_of(train, valid):
     if valid[-1] > 1.5 * train[-1]: return 'remembers'
     return 'short' if falls > 0.03 or valid[-1] < 1.1 * train[-1] else 'between'
 
+# %% ../../nbs/use/14_advice.ipynb #a908857f
 @patch
 def _signs_of_training(self:AMFInterpretation):
     "The sign of the record of training; None if there is no such record."
@@ -149,22 +169,23 @@ def _say_learning(self:AMFInterpretation):
             'This is inferred from the curves of one run.')
 
 # %% ../../nbs/use/14_advice.ipynb #30db2de0
-_OURS = '*(b.strategy for b in learn.model.branches)'
+@patch
+def _strategies_as_code(self:AMFInterpretation):
+    "Arguments for the strategies of these branches: names, or the branches' own if unknown."
+    if {*self.names} <= {*list_strategies()}: return [repr(name) for name in self.names]
+    return ['*(b.strategy for b in learn.model.branches)']
 
+# %% ../../nbs/use/14_advice.ipynb #92ad789d
 @patch
 def _call_to_remake(self:AMFInterpretation, more=()):
     "The call that makes this learner anew, with `more` strategies."
     arch = self.about.get('arch')
     if arch is None: return None
-    known = {*self.names} <= {*list_strategies()}
-    ours = [repr(name) for name in self.names] if known else [_OURS]
-    strategies = ', '.join([*ours, *(repr(name) for name in more)])
+    strategies = ', '.join([*self._strategies_as_code(), *(repr(name) for name in more)])
     return f'amf_learner(dls, {arch!r}, [{strategies}])'
 
 # %% ../../nbs/use/14_advice.ipynb #c3a61ccd
 _HALF = 'half of the images, at most 2,000, show by what they cost what more would bring'
-_FIT = 'learn.fit_policy(dl)  # dl: images that no branch trained on'
-
 @patch
 def _next_run(self:AMFInterpretation, epochs):
     "The line that trains this learner again in a better way, and why; None if no way stands out."
@@ -178,15 +199,21 @@ def _next_run(self:AMFInterpretation, epochs):
     return f'half = {again}; half.fine_tune({epochs}, holdout=0.5)', _HALF
 
 # %% ../../nbs/use/14_advice.ipynb #e6748eb5
+@patch
+def _try_another(self:AMFInterpretation, epochs):
+    "The line to run where there is one branch, and why."
+    arch = self.about.get('arch')
+    made = 'amf_learner(dls)' if arch is None else f'amf_learner(dls, {arch!r})'
+    return f'more = {made}; more.fine_tune({epochs})', 'one setting says nothing of others'
+
+# %% ../../nbs/use/14_advice.ipynb #eb25eb41
 _MARGIN = 0.01 # share of images that fusing may yet win before one branch counts as no worse
+_FIT = 'learn.fit_policy(dl)  # dl: images that no branch trained on'
 
 @patch
 def _first_step(self:AMFInterpretation, epochs):
     "The line to run where there is one branch, or one will do, or training again is not possible."
-    if len(self.names) == 1:
-        arch = self.about.get('arch')
-        made = 'amf_learner(dls)' if arch is None else f'amf_learner(dls, {arch!r})'
-        return f'more = {made}; more.fine_tune({epochs})', 'one setting says nothing of others'
+    if len(self.names) == 1: return self._try_another(epochs)
     if self._compare_fusing()['high'] <= _MARGIN:
         collapse = f"one = learn.collapse('best', branch={self.best!r})"
         return collapse, 'one branch does as well as all of them'

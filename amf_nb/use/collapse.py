@@ -79,21 +79,32 @@ def _learner_of_one(self:AMFLearner, net):
 
 # %% ../../nbs/use/30_collapse.ipynb #01d95873
 @patch
+def _likeliest_branch(self:AMFLearner, dl):
+    "The trained branch that makes the labels of `dl` the likeliest."
+    logits_N_K_C, targets = self.branch_logits(dl)
+    loss = {self.model.names[k]: nll(logits_N_K_C[:, k], targets, self.model.multilabel)
+            for k in self.usable}
+    return min(loss, key=loss.get)
+
+# %% ../../nbs/use/30_collapse.ipynb #f26f2dc5
+@patch
+def _refuse_untrained(self:AMFLearner, branch):
+    "An exception if `branch` is there and has not been trained yet."
+    trained = [self.model.names[k] for k in self.usable]
+    if branch in self.model.names and branch not in trained:
+        raise ValueError(f'`branch`={branch!r} has not been trained yet: give one of {trained}, '
+                         'or call `fine_tune` with at least 1 epoch first')
+
+# %% ../../nbs/use/30_collapse.ipynb #20e6c5cf
+@patch
 def _best_net(self:AMFLearner, branch=None, dl=None):
     "The network of `branch`, or of the branch that makes the labels of `dl` the likeliest."
-    name = branch or (self.best_branch if dl is None else None)
-    there = {self.model.names[k]: k for k in self.usable}
-    if branch in self.model.names and branch not in there:
-        raise ValueError(f'`branch`={branch!r} has not been trained yet: give one of {[*there]}, '
-                         'or call `fine_tune` with at least 1 epoch first')
-    if name is None and dl is None:
+    self._refuse_untrained(branch)
+    name = branch or (self.best_branch if dl is None else self._likeliest_branch(dl))
+    if name is None:
         raise ValueError('which branch is best, as they are now, was not measured on images that '
                          'they had not seen: give `dl`, a DataLoader of such images with labels, '
                          'or `branch`')
-    if name is None:
-        z, y = self.branch_logits(dl)
-        loss = {n: nll(z[:, k], y, self.model.multilabel) for n, k in there.items()}
-        name = min(loss, key=loss.get)
     return one_network(self.model, name)
 
 # %% ../../nbs/use/30_collapse.ipynb #1e94a8ef
@@ -110,6 +121,7 @@ def _falling(net, lr):
     depth = np.arange(len(_parameters_by_layer(net)))[::-1]
     return list(lr * 0.8 ** depth)
 
+# %% ../../nbs/use/30_collapse.ipynb #5eb5ce10
 @patch
 def _distil(self:AMFLearner, student, epochs, lr=None, cbs=None, **kwargs):
     "Train `student` on what all branches together say; its learning rate falls by 0.8 a stage."

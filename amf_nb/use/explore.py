@@ -24,9 +24,8 @@ from .saving import load_amf
 from ..method.fusion import fuse
 from .interpret import AMFInterpretation, thumbnail
 from .names import branch_colors, for_figure, one_line
-from ..method.controls import hits_of
+from ..method.controls import hits_of, interval_of
 from ..train.learner import AMFLearner
-from ..method.controls import interval_of
 from .routing import ByWeight, Cascade, cheapest_first, cost_of, renormalise
 
 # %% ../../nbs/use/70_explore.ipynb #9e7da592
@@ -138,10 +137,12 @@ def _probabilities(self:Fusing, z):
     return z.sigmoid() if self.model.multilabel else z.softmax(-1)
 
 # %% ../../nbs/use/70_explore.ipynb #2513039f
-def _answer_from(vocab, probs_C, several):
+@patch
+def _answer(self:Fusing, logits_C):
     "The most probable class, or the labels that hold."
-    if not several: return vocab[int(probs_C.argmax())]
-    return ' '.join(v for v, p in zip(vocab, probs_C) if p > 0.5)
+    vocab = self.interp.vocab
+    if not self.model.multilabel: return vocab[int(logits_C.argmax())]
+    return ' '.join(v for v, z in zip(vocab, logits_C) if z > 0)
 
 # %% ../../nbs/use/70_explore.ipynb #ce4040bb
 @patch
@@ -152,12 +153,12 @@ def about_image(self:Fusing,
     """What each branch and the fused prediction say of image `i`; `truth` is the probability of the
     true class or the mean over labels."""
     y, several = self.targets[i], self.targets.ndim > 1
-    p = self._probabilities(torch.cat([self.z[i], state['fused'][i:i + 1]]))
+    z = torch.cat([self.z[i], state['fused'][i:i + 1]])
+    p = self._probabilities(z)
     truth = torch.where(y > 0.5, p, 1 - p).mean(1) if several else p[:, int(y)]
     cols = dict(name=[*self.names, 'fused'], weight=[*state['weights'][i].tolist(), 1.],
                 ran=[*state['ran'][i].tolist(), True], probability=p.amax(1).tolist(),
-                answer=[_answer_from(self.interp.vocab, q, several) for q in p],
-                truth=truth.tolist())
+                answer=[self._answer(own) for own in z], truth=truth.tolist())
     return [dict(zip(cols, row)) for row in zip(*cols.values())]
 
 # %% ../../nbs/use/70_explore.ipynb #b15cc45d
@@ -166,6 +167,7 @@ def _png_of(picture):
     Image.fromarray(thumbnail(picture, 96)).save(file := io.BytesIO(), 'PNG')
     return file.getvalue()
 
+# %% ../../nbs/use/70_explore.ipynb #1defdf88
 def _img_tag(picture):
     "The thumbnail of `picture` inside of HTML."
     if picture is None: return ''
@@ -173,9 +175,6 @@ def _img_tag(picture):
     return f'<img style="float:left;margin-right:12px" src="data:image/png;base64,{data}">'
 
 # %% ../../nbs/use/70_explore.ipynb #3408eda4
-_HEAD = ''.join(f'<th style="padding:1px 8px;text-align:left">{h}</th>'
-                for h in ('', 'weight', '', 'answer', 'probability of the truth'))
-
 def _row_html(r, color):
     "A row of `about_image` as HTML; the fused prediction has no bar."
     square = f'<span style="color:{color}">&#9632;</span> {escape(r["name"])}'
@@ -183,6 +182,10 @@ def _row_html(r, color):
     bar = '' if r['name'] == 'fused' else _bar_html(r['weight'], color)
     cells = (square, bar, f'{r["weight"]:.2f}', *said)
     return '<tr>' + ''.join(f'<td style="padding:1px 8px">{c}</td>' for c in cells) + '</tr>'
+
+# %% ../../nbs/use/70_explore.ipynb #d2d85f29
+_HEAD = ''.join(f'<th style="padding:1px 8px;text-align:left">{h}</th>'
+                for h in ('', 'weight', '', 'answer', 'probability of the truth'))
 
 # %% ../../nbs/use/70_explore.ipynb #802a7833
 @patch
@@ -196,6 +199,16 @@ def image_html(self:Fusing,
     name = f'<b>image {i}: {escape(self.interp.label_of(i))}</b>'
     return (f'<div>{_img_tag(self.interp.picture(i))}{name}</div>'
             f'<table style="clear:both;line-height:20px"><tr>{_HEAD}</tr>{rows}</table>')
+
+# %% ../../nbs/use/70_explore.ipynb #174c06e2
+def _numbers_html(state, images):
+    "Accuracy and cost of a setting, measured on so many `images`, as HTML."
+    dear = state['cost']
+    cost = '' if dear is None else f', cost <b>{dear:.2f}</b> whole networks an image'
+    mid, low, high = (100 * state[key] for key in ('accuracy', 'low', 'high'))
+    return (f'<div style="font-size:1.25em">accuracy <b class="amf-accuracy">{mid:.1f}%</b> '
+            f'(95% {low:.1f} to {high:.1f})</div>'
+            f'<div>{state["branches"]:.2f} branches{cost}; {images:,} images</div>')
 
 # %% ../../nbs/use/70_explore.ipynb #50528a8e
 class Explorer:
@@ -261,17 +274,29 @@ def _show_class(self:Explorer):
 
 # %% ../../nbs/use/70_explore.ipynb #6a1097f9
 @patch
+def _write_detail(self:Explorer):
+    "What each branch says of the chosen image, if there is one."
+    if self.chosen is None or self.state is None: return
+    self.detail.value = self.fusing.image_html(self.chosen, self.state)
+
+# %% ../../nbs/use/70_explore.ipynb #81f5bdfd
+@patch
 def _choose(self:Explorer, i):
     "Show what each branch says of image `i`."
     self.chosen = i
     self._write_detail()
 
-@patch
-def _write_detail(self:Explorer):
-    if self.chosen is None or self.state is None: return
-    self.detail.value = self.fusing.image_html(self.chosen, self.state)
-
 # %% ../../nbs/use/70_explore.ipynb #1f94d0fd
+@patch
+def _label_buttons(self:Explorer):
+    "Under each image its fused answer, marked as right or wrong."
+    for b, i in zip(self.buttons, self.shown):
+        right = self.state['hits'][i] == 1
+        answer = one_line(self.fusing._answer(self.state['fused'][i]), 14)
+        b.description = ('\u2713 ' if right else '\u2717 ') + answer
+        b.button_style = '' if right else 'warning'
+
+# %% ../../nbs/use/70_explore.ipynb #1e8546f7
 @patch
 def _update(self:Explorer):
     "Numbers, labels and the chosen image, for the present setting of the controls."
@@ -282,31 +307,9 @@ def _update(self:Explorer):
         return
     chosen = (o.value for o in (self.source, self.mode, self.threshold))
     self.state = self.fusing.setting(amounts, *chosen)
-    self.numbers.value = self._numbers_html()
-    for b, i in zip(self.buttons, self.shown):
-        right = self.state['hits'][i] == 1
-        b.description = ('\u2713 ' if right else '\u2717 ') + one_line(self._fused_answer(i), 14)
-        b.button_style = '' if right else 'warning'
+    self.numbers.value = _numbers_html(self.state, len(self.fusing.z))
+    self._label_buttons()
     self._write_detail()
-
-# %% ../../nbs/use/70_explore.ipynb #e38ac1b0
-@patch
-def _fused_answer(self:Explorer, i):
-    "The fused answer for image `i`."
-    z, vocab = self.state['fused'][i], self.fusing.interp.vocab
-    if not self.fusing.model.multilabel: return vocab[int(z.argmax())]
-    return ' '.join(v for v, o in zip(vocab, z) if o > 0)
-
-# %% ../../nbs/use/70_explore.ipynb #50e41cc7
-@patch
-def _numbers_html(self:Explorer):
-    "Accuracy and cost as HTML."
-    s = self.state
-    cost = '' if s['cost'] is None else f', cost <b>{s["cost"]:.2f}</b> whole networks an image'
-    mid, low, high = (100 * s[key] for key in ('accuracy', 'low', 'high'))
-    return (f'<div style="font-size:1.25em">accuracy <b class="amf-accuracy">{mid:.1f}%</b> '
-            f'(95% {low:.1f} to {high:.1f})</div>'
-            f'<div>{s["branches"]:.2f} branches{cost}; {len(self.fusing.z):,} images</div>')
 
 # %% ../../nbs/use/70_explore.ipynb #723c3610
 @patch(as_prop=True)

@@ -21,6 +21,7 @@ def _label_epochs(ax):
     ax.set_xlabel('epoch')
     ax.xaxis.get_major_locator().set_params(integer=True)
 
+# %% ../../nbs/use/12_figures.ipynb #83799517
 def _lines_by_epoch(ax, log, names, column, **style):
     "Lines of `column` over epochs, one for each branch."
     for n, c in branch_colors(names).items():
@@ -29,11 +30,17 @@ def _lines_by_epoch(ax, log, names, column, **style):
         ax.plot(rows.epoch, rows[column], **looks)
     _label_epochs(ax)
 
+# %% ../../nbs/use/12_figures.ipynb #0fa6fcda
+def _side_by_side(height):
+    "Two axes in one figure, `height` inches high."
+    return plt.subplots(1, 2, figsize=(8, height), constrained_layout=True)[1]
+
 # %% ../../nbs/use/12_figures.ipynb #6ae29fc7
 @patch
 def plot_branch_curves(self:AMFInterpretation) -> np.ndarray: # two matplotlib axes
     "Loss on training (dashed) and validation images, and accuracy, of each branch by epoch."
-    log, (fig, axs) = self.by_epoch(), plt.subplots(1, 2, figsize=(8, 3), constrained_layout=True)
+    log = self.by_epoch()
+    axs = _side_by_side(3)
     _lines_by_epoch(axs[0], log, self.names, 'valid_loss')
     _lines_by_epoch(axs[0], log, self.names, 'train_loss', ls='--', label=None)
     _lines_by_epoch(axs[1], log, self.names, 'accuracy')
@@ -43,33 +50,46 @@ def plot_branch_curves(self:AMFInterpretation) -> np.ndarray: # two matplotlib a
     return axs
 
 # %% ../../nbs/use/12_figures.ipynb #300105dd
+def _draw_entropy(ax, log, K):
+    "Entropy of the weights by epoch; a dashed line where `K` equal weights lie."
+    by_epoch = log.groupby('epoch').entropy.first()
+    ax.plot(by_epoch.index, by_epoch, 'o-', color='black', ms=3)
+    ax.axhline(np.log(K), color='grey', ls='--', lw=1)
+    _label_epochs(ax)
+    ax.set(title='entropy of the weights; dashed: all equal', ylabel='nats')
+    ax.set_ylim(0, 1.08 * np.log(max(K, 2)))
+
+# %% ../../nbs/use/12_figures.ipynb #d2170e57
 @patch
 def plot_epochs(self:AMFInterpretation) -> np.ndarray: # two matplotlib axes
     "Mean weight of each branch by epoch, and the entropy of the weights."
-    log, (fig, axs) = self.by_epoch(), plt.subplots(1, 2, figsize=(8, 2.8), constrained_layout=True)
+    log = self.by_epoch()
+    axs = _side_by_side(2.8)
     _lines_by_epoch(axs[0], log, self.names, 'weight')
     axs[0].set(title='mean weight of each branch', ylim=(0, 1))
     axs[0].legend(frameon=False)
-    h = log.groupby('epoch').entropy.first()
-    axs[1].plot(h.index, h, 'o-', color='black', ms=3)
-    axs[1].axhline(np.log(len(self.names)), color='grey', ls='--', lw=1)
-    _label_epochs(axs[1])
-    axs[1].set(title='entropy of the weights; dashed: all equal', ylabel='nats')
-    axs[1].set_ylim(0, 1.08 * np.log(max(len(self.names), 2)))
+    _draw_entropy(axs[1], log, len(self.names))
     return axs
 
 # %% ../../nbs/use/12_figures.ipynb #e9c8b5f6
+def _draw_losses(ax, rows):
+    "Losses by epoch; each row begins with the one on training, then on validation images."
+    epochs = np.arange(1, len(rows) + 1)
+    for i, (label, color) in enumerate(dict(training='grey', validation='black').items()):
+        ax.plot(epochs, rows[:, i], 'o-', ms=3, label=label, color=color)
+    ax.set(title='loss of the fused prediction', ylabel='nats')
+    ax.legend(frameon=False)
+    _label_epochs(ax)
+
+# %% ../../nbs/use/12_figures.ipynb #ce1860b1
 def _draw_curves(names, rows):
     "Losses and the first metric by epoch on two axes."
-    fig, axs = plt.subplots(1, 2, figsize=(8, 2.8), constrained_layout=True)
-    epochs, rows = np.arange(1, len(rows) + 1), np.asarray(rows)
-    for i, (label, color) in enumerate(dict(training='grey', validation='black').items()):
-        axs[0].plot(epochs, rows[:, i], 'o-', ms=3, label=label, color=color)
+    axs, rows = _side_by_side(2.8), np.asarray(rows)
+    _draw_losses(axs[0], rows)
+    epochs = np.arange(1, len(rows) + 1)
     if rows.shape[1] > 2: axs[1].plot(epochs, rows[:, 2], 'o-', ms=3, color='black')
-    axs[0].set(title='loss of the fused prediction', ylabel='nats')
-    axs[0].legend(frameon=False)
     axs[1].set(title=f'{for_figure(names[2]) if len(names) > 2 else ""}, validation')
-    for ax in axs: _label_epochs(ax)
+    _label_epochs(axs[1])
     return axs
 
 # %% ../../nbs/use/12_figures.ipynb #b9cb2744
@@ -150,6 +170,15 @@ def _draw_picture(self:AMFInterpretation, ax, i, title):
     ax.set_title('\n'.join(for_figure(t, 16) for t in title), fontsize=8)
 
 # %% ../../nbs/use/12_figures.ipynb #ed7824bf
+def _blank_grid(rows, columns, lines):
+    "Axes for pictures, without ticks or frames; `lines` of text fit over each."
+    size = 1.35 * columns, (1.35 + 0.19 * lines) * rows + 0.3
+    how = dict(figsize=size, squeeze=False, constrained_layout=True)
+    axs = plt.subplots(rows, columns, **how)[1]
+    for ax in axs.flat: ax.set(xticks=[], yticks=[], frame_on=False)
+    return axs
+
+# %% ../../nbs/use/12_figures.ipynb #63c4063a
 @patch
 def _rows_of_pictures(self:AMFInterpretation,
     rows, # dict from a label to positions
@@ -159,10 +188,7 @@ def _rows_of_pictures(self:AMFInterpretation,
 ):
     "A grid of images, one row a label."
     lines = max((len(title(r, i)) for r, p in rows.items() for i in p), default=1)
-    size = 1.35 * n, (1.35 + 0.19 * lines) * len(rows) + 0.3
-    how = dict(figsize=size, squeeze=False, constrained_layout=True)
-    fig, axs = plt.subplots(len(rows), n, **how)
-    for ax in axs.flat: ax.set(xticks=[], yticks=[], frame_on=False)
+    axs = _blank_grid(len(rows), n, lines)
     for row, (label, positions) in zip(axs, rows.items()):
         row[0].set_ylabel(for_figure(label, 16), color=(colors or {}).get(label, 'black'))
         if not len(positions): row[0].text(0.5, 0.5, 'none', ha='center', va='center', color='grey')
@@ -212,8 +238,11 @@ def _triangle_points(weights_N_3):
     return weights_N_3 @ np.array([[0, 0], [1, 0], [0.5, 0.75 ** 0.5]])
 
 # %% ../../nbs/use/12_figures.ipynb #15ec07ea
-def _dot_opacity(n): return float(np.clip(8 / n ** 0.5, 0.2, 0.8)) # of a dot among n
+def _dot_opacity(n):
+    "How opaque a dot among `n` is."
+    return float(np.clip(8 / n ** 0.5, 0.2, 0.8))
 
+# %% ../../nbs/use/12_figures.ipynb #429c5671
 def _name_corners(ax, corner, names, c):
     "The names of the branches at the corners of the triangle."
     sides, heights = ('right', 'left', 'center'), ('top', 'top', 'bottom')
@@ -273,6 +302,7 @@ def _median_interval(y):
     j = max(int(stats.binom.ppf(0.025, len(y), 0.5)), 1)
     return np.median(y), y[j - 1], y[-j]
 
+# %% ../../nbs/use/12_figures.ipynb #b0667239
 def _binned_medians(x, y, bins=6):
     "Median of x, and median of y with its interval, in `bins` equal groups along x; (4, bins)."
     parts = [i for i in np.array_split(np.argsort(x, kind='stable'), bins) if len(i)]
@@ -288,7 +318,6 @@ def _draw_medians(ax, weight_N, loss_N, color, medians):
     x, y, low, high = medians
     looks = dict(fmt='o-', color='black', ms=4, lw=1.5, capsize=2)
     ax.errorbar(x, y, (y - low, high - y), **looks)
-
 
 # %% ../../nbs/use/12_figures.ipynb #68f3cc8e
 def _panels(K, cols=3):
@@ -335,7 +364,7 @@ def _draw_matrix(ax, table, title):
 def plot_agreement(self:AMFInterpretation) -> np.ndarray: # two matplotlib axes
     "How often two branches give the same answer, and how often both are wrong."
     self.need_branches('compare')
-    fig, axs = plt.subplots(1, 2, figsize=(8, 3.4), constrained_layout=True)
+    axs = _side_by_side(3.4)
     _draw_matrix(axs[0], self.agreement(), 'same answer')
     _draw_matrix(axs[1], self.wrong_together(), 'both wrong; diagonal: wrong at all')
     return axs
@@ -366,9 +395,6 @@ def _calibration_gap(table):
     return (table.n * gaps).sum() / table.n.sum()
 
 # %% ../../nbs/use/12_figures.ipynb #8e0a53fb
-_KNOWN = {True: ('probability of a label', 'share of labels that hold'),
-          False: ('confidence', 'share that is right')}
-
 def _draw_reliability(ax, table, label, color, fused):
     "The bins of `table` as a line; thicker and with intervals for the fused prediction."
     looks = dict(color=color, lw=2 if fused else 1)
@@ -377,6 +403,15 @@ def _draw_reliability(ax, table, label, color, fused):
     thin = dict(fmt='none', color=color, lw=1, capsize=2)
     if fused: ax.errorbar(table.confidence, table.accuracy, spread, **thin)
 
+# %% ../../nbs/use/12_figures.ipynb #a33519ab
+@patch
+def _add_reliability(self:AMFInterpretation, ax, name, color, bins, few):
+    "The line of a branch or of the 'policy', without bins of less than `few` images."
+    table = self.reliability(name, bins)
+    who = 'fused' if name == 'policy' else for_figure(name)
+    label = f'{who}, gap {100 * _calibration_gap(table):.1f}%'
+    _draw_reliability(ax, table[table.n >= few], label, color, name == 'policy')
+
 # %% ../../nbs/use/12_figures.ipynb #cb609672
 @patch
 def plot_reliability(self:AMFInterpretation,
@@ -384,27 +419,31 @@ def plot_reliability(self:AMFInterpretation,
 ) -> plt.Axes: # the axes
     "Reliability diagram of the fused model and of every branch."
     fig, ax = plt.subplots(figsize=(6.5, 4), constrained_layout=True)
-    few, (x, y) = max(1, min(10, len(self.targets) // 20)), _KNOWN[bool(self.multilabel)]
     ax.plot([0, 1], [0, 1], color='grey', ls='--', lw=1)
-    for n, c in (branch_colors(self.names) | dict(policy='black')).items():
-        t, who = self.reliability(n, bins), 'fused' if n == 'policy' else for_figure(n)
-        label = f'{who}, gap {100 * _calibration_gap(t):.1f}%'
-        _draw_reliability(ax, t[t.n >= few], label, c, n == 'policy')
+    few = max(1, min(10, len(self.targets) // 20))
+    for name, color in (branch_colors(self.names) | dict(policy='black')).items():
+        self._add_reliability(ax, name, color, bins, few)
+    x, y = 'confidence', 'share that is right'
+    if self.multilabel: x, y = 'probability of a label', 'share of labels that hold'
     ax.set(xlabel=x, ylabel=y, xlim=(0, 1), ylim=(0, 1))
     ax.set_title(f'Below the line: too sure of itself. Bins of {few} images or more', fontsize=10)
     ax.legend(loc='center left', bbox_to_anchor=(1, 0.5), frameon=False)
     return ax
 
 # %% ../../nbs/use/12_figures.ipynb #1653874a
+def _draw_interval(ax, row, height, color):
+    "The accuracy in a `row` of the panel with its interval, in percent."
+    spread = [[100 * (row.accuracy - row.low)], [100 * (row.high - row.accuracy)]]
+    ax.errorbar(100 * row.accuracy, height, xerr=spread, fmt='o', color=color, ms=5, capsize=3)
+
+# %% ../../nbs/use/12_figures.ipynb #a4e21dfa
 @patch
 def plot_panel(self:AMFInterpretation) -> plt.Axes: # the axes
     "Accuracy of policy, controls, branches and oracle with 95% intervals."
     t, c = self.panel(), branch_colors(self.names)
     fig, ax = plt.subplots(figsize=(7, 0.8 + 0.3 * len(t)), constrained_layout=True)
-    for i, (n, r) in enumerate(t.iterrows()):
-        col = c.get(n, 'grey' if n == 'oracle' else 'black')
-        spread = [[100 * (r.accuracy - r.low)], [100 * (r.high - r.accuracy)]]
-        ax.errorbar(100 * r.accuracy, i, xerr=spread, fmt='o', color=col, ms=5, capsize=3)
+    for i, (n, row) in enumerate(t.iterrows()):
+        _draw_interval(ax, row, i, c.get(n, 'grey' if n == 'oracle' else 'black'))
     ax.axvline(100 * t.accuracy['uniform'], color='grey', ls='--', lw=1)
     ax.set(yticks=range(len(t)), yticklabels=map(for_figure, t.index))
     ax.set(xlabel='accuracy in percent with 95% interval; dashed: plain average')

@@ -21,6 +21,7 @@ from ..files import aside, sync
 from . import advice, figures # they add `advice` and the figures to `AMFInterpretation`
 from .evidence import AMFInterpretation, leaning
 
+# %% ../../nbs/use/16_interpret.ipynb #62f498bf
 _all_ = ['AMFInterpretation']
 
 # %% ../../nbs/use/16_interpret.ipynb #b18902f3
@@ -48,9 +49,12 @@ def thumbnail(
     res.paste(img, ((side - img.width) // 2, (side - img.height) // 2))
     return np.asarray(res)
 
-# %% ../../nbs/use/16_interpret.ipynb #3790f6eb
-_FILES, _VERSION, _SIDE = ('parts.safetensors', 'parts.json'), 1, 72
+# %% ../../nbs/use/16_interpret.ipynb #0afcac8a
+_FILES = ('parts.safetensors', 'parts.json')
+_VERSION = 1
+_SIDE = 72 # pixels of a thumbnail
 
+# %% ../../nbs/use/16_interpret.ipynb #3790f6eb
 @patch
 def _thumbs(self:AMFInterpretation):
     "Positions of the shown images that are at hand, and their thumbnails (n, 72, 72, 3)."
@@ -85,37 +89,47 @@ def save_parts(
     return Path(folder)
 
 # %% ../../nbs/use/16_interpret.ipynb #4b74ad7e
-def _read_files(folder):
-    "The arrays and the description in `folder`, as they are."
+def _record_in(folder):
+    "The two files of the record in `folder`, which have to be there."
     if not Path(folder).is_dir():
         raise NotADirectoryError(f'{str(folder)!r} is no folder: give that of a run of `amf_train`')
-    arrays, info = files = [Path(folder) / name for name in _FILES]
+    files = [Path(folder) / name for name in _FILES]
     missing = [f.name for f in files if not f.is_file()]
     if missing:
         raise FileNotFoundError(f'{str(folder)!r} holds no `{missing[0]}`: give the folder of a '
                                 'run of `amf_train`, or write it by '
                                 '`save_parts(AMFInterpretation.from_learner(learn), folder)`')
+    return files
+
+# %% ../../nbs/use/16_interpret.ipynb #e6c3da1d
+def _read_files(folder):
+    "The arrays and the description in `folder`, as they are."
+    arrays, info = _record_in(folder)
     try: return load_file(arrays), json.loads(info.read_text())
     except (SafetensorError, ValueError) as e:
         raise ValueError(f'{arrays} or {info.name} is damaged ({str(e)[:200]}): write them again '
                          'by `save_parts`') from e
 
 # %% ../../nbs/use/16_interpret.ipynb #0f8e1d64
-def read_parts(
-    folder, # of a run, with what `save_parts` wrote
-) -> tuple: # arrays by name, and the description as a dict
-    "Arrays and description from the folder of a run; errors say which file is damaged."
-    (arrays, info), file = _read_files(folder), Path(folder) / _FILES[1]
-    version = info.get('version')
-    if version != _VERSION:
-        raise ValueError(f'{file} has version {version!r}, this is amf_nb for version {_VERSION}: '
-                         'write it again by `save_parts`')
-    about = info['about']
+def _bring_up_to_date(about, file):
+    "Write today's names into `about`, which was read from `file`; what is no more is refused."
     if about.get('fusion') == 'logits': about['fusion'] = 'log_probs' # its name now
     if about.get('fusion') == 'features':
         raise ValueError(f"{file} has `fusion`='features', which is no more: load the model with "
                          "`fusion`='log_probs' in its `config.json`, and write it again by "
                          '`save_parts`')
+
+# %% ../../nbs/use/16_interpret.ipynb #48e0164d
+def read_parts(
+    folder, # of a run, with what `save_parts` wrote
+) -> tuple: # arrays by name, and the description as a dict
+    "Arrays and description from the folder of a run; errors say which file is damaged."
+    arrays, info = _read_files(folder)
+    file, version = Path(folder) / _FILES[1], info.get('version')
+    if version != _VERSION:
+        raise ValueError(f'{file} has version {version!r}, this is amf_nb for version {_VERSION}: '
+                         'write it again by `save_parts`')
+    _bring_up_to_date(info['about'], file)
     return arrays, info
 
 # %% ../../nbs/use/16_interpret.ipynb #a468a593

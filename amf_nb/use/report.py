@@ -35,6 +35,7 @@ def _when_fitted(about):
     at, epochs = about.get('released'), len((about.get('curves') or dict(rows=[]))['rows'])
     return _HALFWAY.format(at=at) if at and at < epochs else 'and that were held out to the end'
 
+# %% ../../nbs/use/60_report.ipynb #d4b4ed1f
 def _honesty(info, n):
     "Which images the numbers are measured on, and what chose what; Markdown."
     about = info['about']
@@ -45,7 +46,9 @@ def _honesty(info, n):
     return text + _INTERVALS
 
 # %% ../../nbs/use/60_report.ipynb #7ad87ec0
-def _read_json(file): return json.loads(file.read_text()) if file.is_file() else {}
+def _read_json(file):
+    "What `file` holds, or nothing if there is no such file."
+    return json.loads(file.read_text()) if file.is_file() else {}
 
 # %% ../../nbs/use/60_report.ipynb #72b3e7fe
 def _origin(folder, info):
@@ -158,6 +161,7 @@ def _head(folder, info, n):
     title = f'# Report on {_literal(folder.resolve().name)}'
     return '\n\n'.join([title, _origin(folder, info), _honesty(info, n)])
 
+# %% ../../nbs/use/60_report.ipynb #0b2a9dd5
 def _as_cells(folder, info, n):
     "The cells of a report, as pairs of Markdown and code; either may be None."
     parts = [(_head(folder, info, n), _SETUP)]
@@ -235,6 +239,7 @@ def _heading(text):
     lines = [line.lstrip('# ') for line in text.split('\n') if line.startswith('#')]
     return lines[0] if lines else None
 
+# %% ../../nbs/use/60_report.ipynb #3b9bdc0d
 def _tidy_outputs(nb):
     "Take warnings out of `nb`, and give every picture the heading above it as alternative text."
     title = ''
