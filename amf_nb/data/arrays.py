@@ -15,14 +15,19 @@ import numpy as np
 _idx_types = {8: '>u1', 9: '>i1', 11: '>i2', 12: '>i4', 13: '>f4', 14: '>f8'}
 
 # %% ../../nbs/data/20_arrays.ipynb #d1f5259f
-def _parse_idx(data):
-    "Array in the bytes of an idx file"
+def _idx_header(data):
+    "Type and shape that the first bytes of an idx file tell, and where its numbers begin"
     if len(data)<4 or data[:2]!=b'\0\0' or data[2] not in _idx_types:
         raise ValueError("it does not start like an idx file")
     dtype,n = np.dtype(_idx_types[data[2]]),data[3]
     start = 4+4*n
     if len(data)<start: raise ValueError("its header is cut short")
-    shape = struct.unpack(f'>{n}I', data[4:start])
+    return dtype,struct.unpack(f'>{n}I', data[4:start]),start
+
+# %% ../../nbs/data/20_arrays.ipynb #2923b4dc
+def _parse_idx(data):
+    "Array in the bytes of an idx file"
+    dtype,shape,start = _idx_header(data)
     want,have = math.prod(shape)*dtype.itemsize,len(data)-start
     if want!=have:
         raise ValueError(f"its header promises {want} bytes of shape {shape}, and {have} follow")
@@ -38,6 +43,11 @@ def read_idx(
     except (ValueError, EOFError, OSError, zlib.error) as e:
         raise ValueError(f"{path} is damaged: {e}. Fetch or make the file again") from e
 
+# %% ../../nbs/data/20_arrays.ipynb #0a5814c8
+def _to_idx(a):
+    "The bytes of an idx file with the uint8 array `a`"
+    return bytes([0, 0, 8, a.ndim]) + struct.pack(f'>{a.ndim}I', *a.shape) + a.tobytes()
+
 # %% ../../nbs/data/20_arrays.ipynb #3122f0dc
 def write_idx(
     path, # File to write, gzipped
@@ -51,9 +61,14 @@ def write_idx(
     try:
         timeless = dict(filename='', mode='wb', compresslevel=9, mtime=0)
         with open(part, 'wb') as f, gzip.GzipFile(fileobj=f, **timeless) as z:
-            z.write(bytes([0, 0, 8, a.ndim]) + struct.pack(f'>{a.ndim}I', *a.shape) + a.tobytes())
+            z.write(_to_idx(a))
         os.replace(part, path)
     finally: part.unlink(missing_ok=True)
+
+# %% ../../nbs/data/20_arrays.ipynb #44b58471
+def _from_planes(x):
+    "Images (N,32,32,3) whose colours lie one after another, (N,3072)"
+    return x.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
 
 # %% ../../nbs/data/20_arrays.ipynb #69ff2b4a
 def read_cifar_bin(
@@ -65,7 +80,7 @@ def read_cifar_bin(
         raise ValueError(f"{path} is damaged: {data.size} bytes are not a whole number of records "
                          f"of 3073")
     data = data.reshape(-1, 3073)
-    return data[:,1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1),data[:,0]
+    return _from_planes(data[:,1:]),data[:,0]
 
 # %% ../../nbs/data/20_arrays.ipynb #09b3569a
 class _Unpickler(pickle.Unpickler):
@@ -88,4 +103,4 @@ def read_cifar_py(
         try: d = _Unpickler(f, encoding='latin1').load()
         except (pickle.UnpicklingError, EOFError, ValueError) as e:
             raise ValueError(f"{path} is damaged or no CIFAR-10 batch: {e}") from e
-    return d['data'].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1),np.array(d['labels'])
+    return _from_planes(d['data']),np.array(d['labels'])

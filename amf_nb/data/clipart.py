@@ -28,6 +28,7 @@ def to_sheet(
     full[:n] = x
     return full.reshape(rows, _row, h, w, 3).transpose(0, 2, 1, 3, 4).reshape(rows*h, _row*w, 3)
 
+# %% ../../nbs/data/45_clipart.ipynb #2cb6b484
 def from_sheet(
     sheet, # uint8 (rows*H, 30*W, 3)
     n, # Pictures
@@ -36,6 +37,18 @@ def from_sheet(
     side = sheet.shape[1]//_row
     x = sheet.reshape(-1, side, _row, side, 3).transpose(0, 2, 1, 3, 4)
     return x.reshape(-1, side, side, 3)[:n]
+
+# %% ../../nbs/data/45_clipart.ipynb #2871ad7c
+def _drawn(half, n, most, seed):
+    "`n` pictures of `half`, its classes as even as they can be, at most `most` of a subject"
+    half = half[turns_of(half.subjects, np.random.RandomState(seed))<most]
+    return half[draw_even(half.labels, n, seed)]
+
+# %% ../../nbs/data/45_clipart.ipynb #1d6a6a47
+def _lines(side, half):
+    "Lines of the table for `half`, which is called `side`"
+    rows = zip(half.labels, half.items, half.subjects)
+    return [f'{side}\t{label}\t{file.name}\t{subject}' for label,file,subject in rows]
 
 # %% ../../nbs/data/45_clipart.ipynb #1408c090
 def make_clipart_sample(
@@ -51,16 +64,21 @@ def make_clipart_sample(
     "Write a sample of clip art, its classes as even as they can be"
     dest = Path(dest)
     dest.mkdir(parents=True, exist_ok=True)
-    once,lines = {*without_copies(art := find_clipart(source)).items},[]
+    art,lines = find_clipart(source),[]
+    once = {*without_copies(art).items}
     for side,half,n in zip(('train','test'), halves(art), (n_train, n_test)):
         half = half[[f in once for f in half.items]]
-        half = half[turns_of(half.subjects, np.random.RandomState(seed))<most]
-        half = half[draw_even(half.labels, n, seed)]
+        half = _drawn(half, n, most, seed)
         sheet = Image.fromarray(to_sheet(read_gallery(half, size)))
         sheet.save(dest/f'clipart-{side}.webp', quality=quality, method=6)
-        rows = zip(half.labels, half.items, half.subjects)
-        lines += [f'{side}\t{c}\t{f.name}\t{s}' for c,f,s in rows]
+        lines += _lines(side, half)
     (dest/'clipart.tsv').write_text('\n'.join(lines)+'\n', encoding='utf-8')
+
+# %% ../../nbs/data/45_clipart.ipynb #9c62c2d4
+def _rows(lines, side):
+    "(class, name, subject) of every picture that `lines` of the table have for `side`"
+    rows = [line.split('\t') for line in lines]
+    return [row[1:] for row in rows if row[0]==side]
 
 # %% ../../nbs/data/45_clipart.ipynb #4dcf4351
 def read_clipart_sample(
@@ -71,10 +89,9 @@ def read_clipart_sample(
     if split not in ('train', 'test'):
         raise ValueError(f"`split`={split!r}: give 'train' or 'test'")
     path = sample_path() if path is None else Path(path)
-    lines = (path/'clipart.tsv').read_text(encoding='utf-8').splitlines()
-    rows = [r for line in lines if (r := line.split('\t'))[0]==split]
+    rows = _rows((path/'clipart.tsv').read_text(encoding='utf-8').splitlines(), split)
     with Image.open(path/f'clipart-{split}.webp') as im: sheet = np.asarray(im.convert('RGB'))
-    _,labels,_,subjects = zip(*rows)
+    labels,_,subjects = zip(*rows)
     return make_gallery([*from_sheet(sheet, len(rows))], labels, subjects)
 
 # %% ../../nbs/data/45_clipart.ipynb #b011eb54

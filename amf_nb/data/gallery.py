@@ -46,6 +46,7 @@ def _decoded(path, side, white, changed):
     a.setflags(write=False)
     return a
 
+# %% ../../nbs/data/40_gallery.ipynb #631fbe8c
 def _square(item, size, white):
     "A path or an array as uint8 (size,size,3)"
     if isinstance(item, Path):
@@ -121,6 +122,7 @@ def same_key(
     _,first,at = np.unique(keys, return_index=True, return_inverse=True)
     return np.stack([np.arange(len(at)), first[at]])
 
+# %% ../../nbs/data/40_gallery.ipynb #966826f1
 def linked(
     *edges, # (2,M) each; the first one, of `same_key`, names every position
 ) -> np.ndarray: # (N,): the first position that chains of edges lead to
@@ -157,6 +159,7 @@ def picture_hashes(
     "A hash of each picture"
     return np.array([hashlib.sha256(np.ascontiguousarray(o)).hexdigest() for o in x])
 
+# %% ../../nbs/data/40_gallery.ipynb #ed30c496
 def without_copies(
     gallery, # A `Gallery`
     size=64, # Side at which pictures are compared
@@ -228,6 +231,7 @@ def _png_pixels(file):
     with open(file, 'rb') as f: head = f.read(24)
     return int.from_bytes(head[16:20], 'big')*int.from_bytes(head[20:24], 'big')
 
+# %% ../../nbs/data/40_gallery.ipynb #52db19ae
 def _sorted_pngs(root, folders):
     "PNG files below `folders` of `root`, sorted by their names"
     found = [f for c in folders for f in (root/c).rglob('*.png') if f.is_file()]
@@ -238,6 +242,14 @@ CLIPART = Path('/usr/share/openclipart/png')
 CLIPART_VOCAB = ['animals', 'buildings', 'education', 'electronics', 'food', 'geography',
                  'office', 'people', 'plants', 'recreation', 'tools', 'transportation']
 
+# %% ../../nbs/data/40_gallery.ipynb #323df1db
+def _joined(gallery, keys, names):
+    "`gallery` with subjects: chains of equal `keys` and of like pictures, each by its first name"
+    x = read_gallery(gallery, 32)
+    chains = linked(same_key(keys), same_key(picture_hashes(x)), alike(x))
+    return replace(gallery, subjects=names[chains])
+
+# %% ../../nbs/data/40_gallery.ipynb #cac741f5
 def find_clipart(
     path=None, # Folder with the twelve folders, or the one above; None is where Debian puts them
     most=25_000_000, # Pixels of a picture; larger ones are left out
@@ -249,10 +261,7 @@ def find_clipart(
     files = [f for f in _sorted_pngs(root, CLIPART_VOCAB) if _png_pixels(f)<=most]
     names = np.array([f.relative_to(root).as_posix() for f in files])
     found = make_gallery(files, [n.split('/')[0] for n in names])
-    x = read_gallery(found, 32)
-    stems = same_key([stem_of(f.stem) for f in files])
-    chains = linked(stems, same_key(picture_hashes(x)), alike(x))
-    return replace(found, subjects=names[chains])
+    return _joined(found, [stem_of(f.stem) for f in files], names)
 
 # %% ../../nbs/data/40_gallery.ipynb #667100b7
 def halves(
@@ -286,6 +295,7 @@ ICON_THEMES = {'gnome': 'gnome-icon-theme', 'oxygen': 'oxygen-icon-theme',
 ICON_VOCAB = ['actions', 'apps', 'categories', 'devices', 'emblems', 'mimetypes', 'places',
               'status']
 
+# %% ../../nbs/data/40_gallery.ipynb #48c00339
 def _icon_key(rel, smallest, largest):
     "(theme, class, name) of an icon's relative path, and its size; None if it is not wanted"
     folders = rel.parts[1:-1]
@@ -295,6 +305,17 @@ def _icon_key(rel, smallest, largest):
     return (rel.parts[0], kinds[0], rel.stem), sizes[0]
 
 # %% ../../nbs/data/40_gallery.ipynb #e5a0e0c3
+def _largest_icons(root, smallest, largest):
+    "The file of the largest drawing of each (theme, class, name) below `root`"
+    best = {}
+    for f in _sorted_pngs(root, ICON_THEMES):
+        found = None if f.is_symlink() else _icon_key(f.relative_to(root), smallest, largest)
+        if not found: continue
+        key,size = found
+        best[key] = max(best.get(key, (0, None)), (size, f))
+    return {key: f for key,(size,f) in best.items()}
+
+# %% ../../nbs/data/40_gallery.ipynb #5ae25ded
 def find_icons(
     path=None, # Folder of the themes, or the one above it; None is where Debian's packages put them
     smallest=48, # Pixels that an icon needs to have
@@ -304,18 +325,16 @@ def find_icons(
     root = _root('icons', path, ICONS, [t for t in ICON_THEMES if t!='Tango'],
                  f"`apt install {' '.join(ICON_THEMES.values())}`, or give as `path` a folder that "
                  f"holds {', '.join(ICON_THEMES)}")
-    best = {}
-    for f in _sorted_pngs(root, ICON_THEMES):
-        found = None if f.is_symlink() else _icon_key(f.relative_to(root), smallest, largest)
-        if found: best[found[0]] = max(best.get(found[0], (0, None)), (found[1], f))
-    keys = sorted(best)
+    files = _largest_icons(root, smallest, largest)
+    keys = sorted(files)
     themes,kinds,names = zip(*keys)
-    return without_copies(make_gallery([best[k][1] for k in keys], kinds, names, themes))
+    return without_copies(make_gallery([files[k] for k in keys], kinds, names, themes))
 
 # %% ../../nbs/data/40_gallery.ipynb #ca5cd2e1
 EMOJI_FONT = Path('/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf')
 EMOJI_NAMES = Path('/usr/share/unicode/emoji/emoji-test.txt')
 
+# %% ../../nbs/data/40_gallery.ipynb #93db283a
 def _emoji_names(text):
     "(group, sign, name) of every sign of one character in Unicode's list `text`, without flags"
     group, found = None, []
@@ -325,7 +344,6 @@ def _emoji_names(text):
         if sign and group!='Flags': found.append((group, chr(int(sign[1], 16)), sign[2]))
     return found
 
-
 # %% ../../nbs/data/40_gallery.ipynb #747de144
 def _draw_sign(sign, font):
     "`sign` on a white square, uint8 (96,96,3)"
@@ -333,10 +351,9 @@ def _draw_sign(sign, font):
     ImageDraw.Draw(im).text((0, 0), sign, 'black', font, embedded_color=True)
     return np.array(on_white(im))
 
-def find_emoji(
-    path=None, # Folder with `NotoColorEmoji.ttf` and `emoji-test.txt`, else as Debian has them
-) -> Gallery: # subjects are names of signs
-    "Emoji in eight classes; what looks nearly the same is one subject"
+# %% ../../nbs/data/40_gallery.ipynb #c20c9a2d
+def _emoji_files(path):
+    "The font and the list, in the folder `path` or where Debian has them"
     own = [] if path is None else [Path(path)/EMOJI_FONT.name, Path(path)/EMOJI_NAMES.name]
     files = own if own and own[0].is_file() else [EMOJI_FONT, EMOJI_NAMES]
     for f in files:
@@ -344,15 +361,29 @@ def find_emoji(
             raise FileNotFoundError(f"the data set 'emoji' is not there (no {f}): `apt install "
                                     "fonts-noto-color-emoji unicode-data`, or give as `path` a "
                                     "folder that holds NotoColorEmoji.ttf and emoji-test.txt")
-    font = ImageFont.truetype(str(files[0]), 109) # the one size that the font has
-    groups,signs,names = zip(*_emoji_names(files[1].read_text(encoding='utf-8')))
-    found = make_gallery([_draw_sign(s, font) for s in signs], groups)
-    x,names = read_gallery(found, 32),np.array(names)
-    chains = linked(same_key(names), same_key(picture_hashes(x)), alike(x))
-    return replace(found, subjects=names[chains])
+    return files
 
+# %% ../../nbs/data/40_gallery.ipynb #6fa5df09
+def find_emoji(
+    path=None, # Folder with `NotoColorEmoji.ttf` and `emoji-test.txt`, else as Debian has them
+) -> Gallery: # subjects are names of signs
+    "Emoji in eight classes; what looks nearly the same is one subject"
+    font_file,names_file = _emoji_files(path)
+    font = ImageFont.truetype(str(font_file), 109) # the one size that the font has
+    groups,signs,names = zip(*_emoji_names(names_file.read_text(encoding='utf-8')))
+    found = make_gallery([_draw_sign(s, font) for s in signs], groups)
+    return _joined(found, names, np.array(names))
 
 # %% ../../nbs/data/40_gallery.ipynb #38355a0d
+def _half(folder):
+    "The photographs below `folder`, which has a folder for every class; copies are one subject"
+    files = sorted(find_images(folder), key=lambda f: f.relative_to(folder).as_posix())
+    names = np.array([f.relative_to(folder).as_posix() for f in files])
+    copies = same_key([hashlib.sha256(f.read_bytes()).hexdigest() for f in files])
+    labels = [n.split('/')[0] for n in names]
+    return make_gallery(files, labels, names[copies[1]], white=False)
+
+# %% ../../nbs/data/40_gallery.ipynb #2c23e08b
 def find_halves(
     name, # Of the data set, which is the name of its folder
     path=None, # That folder, or the one above it
@@ -361,13 +392,7 @@ def find_halves(
     remedy = (f"unpack {name} into a folder with train/ and valid/ and in each a folder for every "
               f"class, and give that folder, or the one above it, as `path`")
     root = _root(name, path, None, ['train', 'valid'], remedy)
-    def half(side):
-        files = sorted(find_images(root/side), key=lambda f: f.relative_to(root).as_posix())
-        names = np.array([f.relative_to(root/side).as_posix() for f in files])
-        copies = same_key([hashlib.sha256(f.read_bytes()).hexdigest() for f in files])
-        labels = [n.split('/')[0] for n in names]
-        return make_gallery(files, labels, names[copies[1]], white=False)
-    train,test = half('train'),half('valid')
+    train,test = _half(root/'train'),_half(root/'valid')
     if odd := {*train.vocab} ^ {*test.vocab}:
         raise ValueError(f"{root}: {sorted(odd)[:5]} are classes of train/ or of valid/ only: "
                          "unpack the set again")

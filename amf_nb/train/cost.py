@@ -52,6 +52,7 @@ def _trunk_pieces(model, branches, acts):
         acts[depth] = stage(acts[depth - 1])
     return pieces
 
+# %% ../../nbs/train/70_cost.ipynb #38d6acb9
 def _branch_pieces(branch, acts):
     "The stages of `branch` and its head."
     x = acts[branch.start] if branch.scale == 1 else rescaled(acts[0], branch.scale)
@@ -101,6 +102,11 @@ def _step(owner, module, x, first):
     module, x = copy.deepcopy(module).train(), x.clone().requires_grad_(not first)
     return lambda: module(x).sum().backward()
 
+# %% ../../nbs/train/70_cost.ipynb #715894d8
+def _percent(costs):
+    "What each of `costs` is of their sum."
+    return costs / costs.sum() * 100
+
 # %% ../../nbs/train/70_cost.ipynb #5c03c018
 def _plan_row(piece, first, repeats):
     "The row of `piece`; `predicted` is in million multiply-adds of a training step."
@@ -136,8 +142,7 @@ def plan(self:AMFLearner,
         rows.append(_plan_row(piece, owner not in learning, repeats))
         if _trains(module): learning.add(owner)
     plan = pd.DataFrame(rows)
-    return plan.assign(predicted=plan.predicted / plan.predicted.sum() * 100,
-                       measured=plan.ms / plan.ms.sum() * 100)
+    return plan.assign(predicted=_percent(plan.predicted), measured=_percent(plan.ms))
 
 # %% ../../nbs/train/70_cost.ipynb #c795b6b4
 def _plot_owner(ax, y, rows, by):
@@ -166,25 +171,40 @@ def plot_plan(
     return ax
 
 # %% ../../nbs/train/70_cost.ipynb #55b4ca16
-def _bytes_of(array): return f'{array.dtype}{array.shape}'.encode() + array.tobytes()
+def _array_bytes(array):
+    "What tells `array` from another one."
+    return f'{array.dtype}{array.shape}'.encode() + array.tobytes()
 
+# %% ../../nbs/train/70_cost.ipynb #f11f367c
+def _file_bytes(path):
+    "What tells the file `path` from another one."
+    file = os.stat(path)
+    return f'{path} {file.st_size} {file.st_mtime_ns}'.encode()
+
+# %% ../../nbs/train/70_cost.ipynb #04dfa5e7
 def _identity(o):
     "Bytes that identify `o`: an array, tensor, image, file, number, text, or a list of such."
     if isinstance(o, (tuple, list)): return b'(' + b','.join(map(_identity, o)) + b')'
-    if isinstance(o, Image.Image): return _bytes_of(np.asarray(o))
+    if isinstance(o, Image.Image): return _array_bytes(np.asarray(o))
     if isinstance(o, torch.Tensor):
         flat = o.detach().cpu().contiguous().reshape(-1)
-        return _bytes_of(flat.view(torch.uint8).numpy())
-    if isinstance(o, np.ndarray): return _bytes_of(o)
+        return _array_bytes(flat.view(torch.uint8).numpy())
+    if isinstance(o, np.ndarray): return _array_bytes(o)
     if isinstance(o, os.PathLike) or isinstance(o, str) and os.path.isfile(o):
-        file = os.stat(o)
-        return f'{o} {file.st_size} {file.st_mtime_ns}'.encode()
+        return _file_bytes(o)
     if isinstance(o, (str, bytes, int, float, type(None))): return repr(o).encode()
     raise TypeError(f'a {type(o).__name__} cannot be told from another one, so what is stored '
                     'could not be found again: give `folder=None`')
 
 # %% ../../nbs/train/70_cost.ipynb #625e04e8
-def _digest(*objects): return hashlib.sha256(_identity(objects)).hexdigest()[:16]
+def _digest(*objects):
+    "Sixteen digits that stand for `objects`."
+    return hashlib.sha256(_identity(objects)).hexdigest()[:16]
+
+# %% ../../nbs/train/70_cost.ipynb #08211cf2
+def _in_order(dl):
+    "A loader like `dl` that gives all images in their order."
+    return dl.new(shuffle=False, drop_last=False)
 
 # %% ../../nbs/train/70_cost.ipynb #b884abce
 def _first(dl): return next(iter(dl))[0]
@@ -285,8 +305,9 @@ def _load(path):
         raise ValueError('its parts do not fit together')
     return store
 
+# %% ../../nbs/train/70_cost.ipynb #e107e440
 def _open(path):
-    "The same, or None: if there is no such folder, or a damaged one, which is deleted."
+    "What `_load` gives, or None: if there is no such folder, or a damaged one, which is deleted."
     if not path.is_dir(): return None
     try: store = _load(path)
     except (ValueError, OSError, EOFError) as e:
@@ -296,18 +317,23 @@ def _open(path):
     return store
 
 # %% ../../nbs/train/70_cost.ipynb #d99ce48d
+def _write_store(part, fill):
+    "Put the store that `fill(new)` makes into the folder `part`."
+    def new(name, shape, dtype):
+        return np.lib.format.open_memmap(part / f'{name}.npy', 'w+', dtype, shape)
+    store = fill(new)
+    np.save(part / 'targets.npy', store.targets)
+    for array in store.arrays.values(): array.flush()
+
+# %% ../../nbs/train/70_cost.ipynb #1d2b6413
 def _stored(path, fill, mb):
     "The store at `path`: opened, or made by `fill(new)` under another name and renamed."
     path.parent.mkdir(parents=True, exist_ok=True)
     if (store := _open(path)) is not None: return store
     part = path.with_name(f'.{path.name}.{os.getpid()}.part')
     part.mkdir()
-    def new(name, shape, dtype):
-        return np.lib.format.open_memmap(part / f'{name}.npy', 'w+', dtype, shape)
     try:
-        store = fill(new)
-        np.save(part / 'targets.npy', store.targets)
-        for array in store.arrays.values(): array.flush()
+        _write_store(part, fill)
         _make_room(path.parent, mb - _size_mb(part))
         if not path.exists(): os.rename(part, path) # another process may have been faster
     finally: shutil.rmtree(part, ignore_errors=True)
@@ -341,6 +367,7 @@ def get_idxs(self:FeatureDL) -> list: # positions of images
     self.epoch += 1
     return list(self.gen.permutation(self.idxs) if self.shuffle else self.idxs)
 
+# %% ../../nbs/train/70_cost.ipynb #ca6b90bf
 @patch
 def create_batches(self:FeatureDL,
     samps, # positions of images
@@ -369,6 +396,7 @@ def new(self:FeatureDL,
     own |= {name: value for name, value in new.items() if value is not None}
     return FeatureDL(self.store, self.source, seed=self.seed, **own)
 
+# %% ../../nbs/train/70_cost.ipynb #1fa5d161
 @patch
 def at_positions(self:FeatureDL,
     idxs, # positions of images
@@ -386,6 +414,7 @@ def refuse_mixing(
         raise ValueError(f'the callback `{mixing[0]}` mixes images, which makes new ones each '
                          'time: remove it to train from a store')
 
+# %% ../../nbs/train/70_cost.ipynb #ef25cc86
 class NoMixing(Callback):
     "Refuse a fit whose callbacks mix images."
     def before_fit(self): refuse_mixing(self.learn)
@@ -419,7 +448,7 @@ def _check_storable(learn, dl, views):
 # %% ../../nbs/train/70_cost.ipynb #a102fbc6
 def _store_name(trunk, dl, views, half):
     "The name of the store of `views` views of `dl` under `trunk`."
-    with no_random(): pixels = _first(dl.new(shuffle=False, drop_last=False))
+    with no_random(): pixels = _first(_in_order(dl))
     ds = dl.dataset
     if not isinstance(ds, Datasets):
         raise TypeError(f'the images of a {type(ds).__name__} cannot be identified: '
@@ -449,9 +478,8 @@ def feature_cache(self:AMFLearner,
     "Within the block, train on stored activations of the frozen stages instead of running them."
     self.check_training()
     dls = self.dls
-    _check_storable(self, dls.train.new(shuffle=False, drop_last=False), views)
-    dl = dls.train.new(shuffle=False, drop_last=False)
-    store = _make_store(self, dl, views, folder, half, mb)
+    _check_storable(self, _in_order(dls.train), views)
+    store = _make_store(self, _in_order(dls.train), views, folder, half, mb)
     stored = FeatureDL(store, dls.train, seed=self.seed)
     self.dls = DataLoaders(stored, dls.valid, path=dls.path, device=dls.device)
     try:

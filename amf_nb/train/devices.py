@@ -38,6 +38,11 @@ def _distributed_trainer():
                           "pip install 'amf_nb[distributed]'") from e
     return DistributedTrainer
 
+# %% ../../nbs/train/60_devices.ipynb #e1f20d2e
+def _policy_names(model):
+    "Names of the parameters of the policy, which get no gradient while branches train."
+    return [name for name, _ in model.named_parameters() if name.startswith('policy.')]
+
 # %% ../../nbs/train/60_devices.ipynb #309b682b
 def _trainer(**kwargs):
     "fastai's `DistributedTrainer`, for an `AMFModel`."
@@ -47,8 +52,7 @@ def _trainer(**kwargs):
             return dl if isinstance(dl, SplitDL) else SplitDL(dl, device=dl.device)
         def before_fit(self):
             self.was, model = (self.learn.dls, list(self.learn.dls.loaders)), self.learn.core
-            names = [name for name, _ in model.named_parameters() if name.startswith('policy.')]
-            model._ddp_params_and_buffers_to_ignore = names
+            model._ddp_params_and_buffers_to_ignore = _policy_names(model)
             super().before_fit()
         def after_fit(self):
             self.learn.model = self.learn.core
@@ -83,16 +87,19 @@ def whole_group():
         if torch.distributed.is_initialized(): torch.distributed.destroy_process_group()
 
 # %% ../../nbs/train/60_devices.ipynb #5c1101e0
+def _outcome(f, args):
+    "What `f(*args)` returns, and None; or None, and the exception that it raises."
+    try: return f(*args), None
+    except Exception as error: return None, error
+
+# %% ../../nbs/train/60_devices.ipynb #b47e9778
 def by_first(
     f, # a function that the first process calls
     *args, # for it
 ): # what it returned
     "Call `f(*args)` in the first process alone; all get its result, or raise its exception."
     if num_distrib() <= 1: return f(*args)
-    box = [None]
-    if not rank_distrib():
-        try: box = [(f(*args), None)]
-        except Exception as e: box = [(None, e)]
+    box = [None if rank_distrib() else _outcome(f, args)]
     torch.distributed.broadcast_object_list(box)
     result, error = box[0]
     if error is not None: raise error

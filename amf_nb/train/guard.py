@@ -61,6 +61,7 @@ def _staying(model, names):
     if keep: return keep
     raise ValueError(f'`names`={list(names)} are all branches there are: leave at least one')
 
+# %% ../../nbs/train/30_guard.ipynb #5b4422a0
 def _shares(static_K):
     "`static_K` with sum 1; equal shares if all are 0."
     if static_K.any(): return static_K / static_K.sum()
@@ -99,14 +100,6 @@ class BranchGuard(Callback):
                              "give 'drop', 'restart' or 'stop'")
         self.on_fault, self.limit, self.inside = on_fault, limit, False
 
-# %% ../../nbs/train/30_guard.ipynb #b3c4a95a
-def _require_training(guard):
-    "End the fit if of the branches that are left none trains."
-    model = guard.learn.core
-    if any(b.trained for k, b in enumerate(model.branches) if k not in model.dropped): return
-    warnings.warn('no branch that trains is left: training ends here')
-    raise CancelFitException()
-
 # %% ../../nbs/train/30_guard.ipynb #e46fc9ac
 @patch
 def before_fit(self:BranchGuard):
@@ -114,6 +107,7 @@ def before_fit(self:BranchGuard):
     self.run = not hasattr(self.learn, 'lr_finder')
     self.guess, self.inside, self.bad, self.learn.faults = None, True, [], []
 
+# %% ../../nbs/train/30_guard.ipynb #09e6ed2f
 @patch
 def before_epoch(self:BranchGuard):
     "Count anew, and remember where the branches are."
@@ -122,6 +116,15 @@ def before_epoch(self:BranchGuard):
     branches = self.learn.core.branches
     self.start = {k: copy.deepcopy(branch.state_dict()) for k, branch in enumerate(branches)}
 
+# %% ../../nbs/train/30_guard.ipynb #c522afd7
+def _require_training(guard):
+    "End the fit if of the branches that are left none trains."
+    model = guard.learn.core
+    if any(b.trained for k, b in enumerate(model.branches) if k not in model.dropped): return
+    warnings.warn('no branch that trains is left: training ends here')
+    raise CancelFitException()
+
+# %% ../../nbs/train/30_guard.ipynb #f6007673
 @patch
 def before_train(self:BranchGuard):
     "End a fit that goes on, after an interruption, with nothing that trains."
@@ -133,10 +136,10 @@ def _decide(guard, name):
     restarts = sum(fault['branch'] == name for fault in guard.learn.faults)
     return 'drop' if guard.on_fault == 'restart' and restarts >= guard.most else guard.on_fault
 
+# %% ../../nbs/train/30_guard.ipynb #3fb50344
 _said = dict(drop='it is left out from now on',
              restart='it starts this epoch again at half its learning rate')
 
-# %% ../../nbs/train/30_guard.ipynb #3fb50344
 def _report(guard, k, why):
     "Note what went wrong with branch `k` and what is done; returns that."
     learn, model = guard.learn, guard.learn.core
@@ -180,6 +183,7 @@ def _bad_images(images):
     if not isinstance(images, torch.Tensor): return []
     return [i for i, image in enumerate(images) if not image.isfinite().all()]
 
+# %% ../../nbs/train/30_guard.ipynb #f07163c2
 def _refuse(guard):
     "Raise what fits when no branch has a finite loss."
     learn = guard.learn
@@ -209,22 +213,34 @@ def _guess_loss(learn):
     return learn.loss_func(zeros_N_C, *learn.yb).item()
 
 # %% ../../nbs/train/30_guard.ipynb #c69f51ea
+def _count(guard, losses_K):
+    "Add a batch's losses to those of the epoch, the infinite ones left out."
+    finite_K = losses_K.isfinite()
+    guard.total = guard.total + losses_K.where(finite_K, 0)
+    guard.seen = guard.seen + finite_K
+
+# %% ../../nbs/train/30_guard.ipynb #f89c34f5
+def _leave_out(guard, finite_K):
+    "Train on and show this batch with the branches whose loss is finite."
+    learn, losses = guard.learn, guard.learn.branch_loss.each
+    dropped = learn.core.dropped
+    healthy = [k for k in range(len(losses)) if finite_K[k] and k not in dropped]
+    if not healthy: _refuse(guard)
+    bad = (~finite_K).nonzero()[:, 0]
+    guard.bad = bad.tolist()
+    learn.loss_grad = sum(losses[k] for k in healthy)
+    _show_healthy(learn, bad)
+
+# %% ../../nbs/train/30_guard.ipynb #2fc740ad
 @patch
 def after_loss(self:BranchGuard):
     "Leave branches out whose loss is not finite."
     if not self.training: return
-    dropped, losses = self.learn.core.dropped, self.learn.branch_loss.each
-    losses_K = torch.stack(losses).detach()
+    losses_K = torch.stack(self.learn.branch_loss.each).detach()
     finite_K = losses_K.isfinite()
-    self.total, self.seen = self.total + losses_K.where(finite_K, 0), self.seen + finite_K
+    _count(self, losses_K)
     if self.guess is None: self.guess = _guess_loss(self.learn)
-    if finite_K.all(): return
-    healthy = [k for k in range(len(losses)) if finite_K[k] and k not in dropped]
-    if not healthy: _refuse(self)
-    bad = (~finite_K).nonzero()[:, 0]
-    self.bad = bad.tolist()
-    self.learn.loss_grad = sum(losses[k] for k in healthy)
-    _show_healthy(self.learn, bad)
+    if not finite_K.all(): _leave_out(self, finite_K)
 
 # %% ../../nbs/train/30_guard.ipynb #c50b4f2b
 @patch

@@ -25,10 +25,6 @@ def inner_loss(
 # %% ../../nbs/train/10_losses.ipynb #075575b8
 _one_label = nn.CrossEntropyLoss, FocalLoss, LabelSmoothingCrossEntropy
 _many_labels = nn.BCEWithLogitsLoss, nn.MultiLabelSoftMarginLoss
-_no_classifier = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCELoss, nn.NLLLoss,
-                  nn.KLDivLoss, nn.PoissonNLLLoss, nn.GaussianNLLLoss, DiceLoss)
-_no_functions = (F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss, F.binary_cross_entropy,
-                 F.nll_loss, F.kl_div, F.poisson_nll_loss, F.gaussian_nll_loss)
 
 def loss_labels(
     loss, # a loss as fastai takes it; None for none
@@ -49,19 +45,20 @@ def loss_to(
         held.update({k: v.to(device) for k, v in held.items() if isinstance(v, torch.Tensor)})
     if isinstance(loss, (BaseLoss, partial)): loss_to(loss.func, device)
 
-# %% ../../nbs/train/10_losses.ipynb #93a71108
-def _says_all(loss):
-    "Does `loss` know its activation and how to decode?"
-    if not (hasattr(loss, 'activation') and hasattr(loss, 'decodes')): return False
-    return getattr(type(loss), 'activation', None) is not BaseLoss.activation # which does nothing
+# %% ../../nbs/train/10_losses.ipynb #0ca94d02
+def _name(loss):
+    "What `loss` is called in a message."
+    return getattr(loss, '__name__', type(loss).__name__)
 
-def _name(loss): return getattr(loss, '__name__', type(loss).__name__)
+# %% ../../nbs/train/10_losses.ipynb #16732414
+_no_classifier = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCELoss, nn.NLLLoss,
+                  nn.KLDivLoss, nn.PoissonNLLLoss, nn.GaussianNLLLoss, DiceLoss)
+_no_functions = (F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss, F.binary_cross_entropy,
+                 F.nll_loss, F.kl_div, F.poisson_nll_loss, F.gaussian_nll_loss)
 
-def classifier_loss(
-    loss, # a loss as fastai takes it, of logits (N, C) and labels
-    multilabel:bool=False, # several labels an image?
-): # `loss` itself if nothing is missing
-    "`loss` with `activation` and `decodes`; `ValueError` if it is not for logits and classes."
+# %% ../../nbs/train/10_losses.ipynb #d18ad24b
+def _refuse(loss, multilabel):
+    "`ValueError` if `loss` is not for logits and classes, or for images with other labels."
     inner, kinds = inner_loss(loss), ('one label an image', 'several labels an image')
     fits = 'BCEWithLogitsLossFlat()' if multilabel else 'CrossEntropyLossFlat()'
     if isinstance(inner, _no_classifier) or inner in _no_functions:
@@ -70,6 +67,20 @@ def classifier_loss(
     if loss_labels(loss) not in (None, multilabel):
         raise ValueError(f'`loss_func`={_name(inner)} is for {kinds[not multilabel]}, and `dls` '
                          f'have {kinds[multilabel]}: give {fits} or one like it')
+
+# %% ../../nbs/train/10_losses.ipynb #845704aa
+def _says_all(loss):
+    "Does `loss` know its activation and how to decode?"
+    if not (hasattr(loss, 'activation') and hasattr(loss, 'decodes')): return False
+    return getattr(type(loss), 'activation', None) is not BaseLoss.activation # which does nothing
+
+# %% ../../nbs/train/10_losses.ipynb #0f141520
+def classifier_loss(
+    loss, # a loss as fastai takes it, of logits (N, C) and labels
+    multilabel:bool=False, # several labels an image?
+): # `loss` itself if nothing is missing
+    "`loss` with `activation` and `decodes`; `ValueError` if it is not for logits and classes."
+    _refuse(loss, multilabel)
     if _says_all(loss): return loss
     res = (BCEWithLogitsLossFlat if multilabel else CrossEntropyLossFlat)(flatten=False)
     res.func = loss

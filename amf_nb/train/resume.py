@@ -37,16 +37,22 @@ from .learner import AMFLearner
 from .splits import class_numbers
 
 # %% ../../nbs/train/50_resume.ipynb #37b45eba
-def _pack_array(array, tensors):
-    flat = torch.from_numpy(array.copy().view(np.uint8))
-    return dict(_='array', dtype=str(array.dtype), shape=array.shape, of=_pack(flat, tensors))
-
 def _pack_tensor(tensor, tensors):
+    "Put `tensor` into the dict `tensors`; returns what stands for it in the text."
     name = f't{len(tensors)}'
     tensors[name] = tensor
     return dict(_='tensor', of=name)
 
+# %% ../../nbs/train/50_resume.ipynb #ca0ef54f
+def _pack_array(array, tensors):
+    "Put the bytes of `array` into `tensors`; returns what they mean, and what stands for them."
+    flat = torch.from_numpy(array.copy().view(np.uint8))
+    held = _pack_tensor(flat, tensors)
+    return dict(_='array', dtype=str(array.dtype), shape=array.shape, of=held)
+
+# %% ../../nbs/train/50_resume.ipynb #88abb9c1
 def _pack_dict(o, tensors):
+    "The pairs of `o`, packed."
     return dict(_='dict', of=[[_pack(k, tensors), _pack(v, tensors)] for k, v in o.items()])
 
 # %% ../../nbs/train/50_resume.ipynb #7baaf96e
@@ -107,6 +113,7 @@ def _loader_state(dl):
         state.update(gen=dl.gen.bit_generator.state, epoch=dl.epoch, starts=dl.starts)
     return state
 
+# %% ../../nbs/train/50_resume.ipynb #8907c022
 def _set_loader(dl, state):
     "Put `dl` in the state that `_loader_state` gave."
     dl.rng.setstate(state['rng'])
@@ -120,12 +127,15 @@ def _loaders(dls):
     "All `DataLoader`s of `dls`, the training ones first, without what shares them among processes."
     return [getattr(dl, 'dl', dl) for dl in dls.loaders]
 
+# %% ../../nbs/train/50_resume.ipynb #2a5d2a3d
 def _random_state(learn):
     "Of all generators that a fit draws from."
     loaders = [_loader_state(dl) for dl in _loaders(learn.dls)]
     return dict(everywhere=get_random_states(), loaders=loaders)
 
+# %% ../../nbs/train/50_resume.ipynb #a61a6981
 def _set_random(learn, state):
+    "Put all generators in the state that `_random_state` gave."
     set_random_states(**state['everywhere'])
     for dl, own in zip(_loaders(learn.dls), state['loaders']): _set_loader(dl, own)
 
@@ -137,6 +147,7 @@ MEMORY = {
     GradientAccumulation: ('count',),
 }
 
+# %% ../../nbs/train/50_resume.ipynb #ea610d14
 def _remembered(cb):
     "Attributes of `cb` that are in `MEMORY`, by name."
     names = [name for kind, known in MEMORY.items() if isinstance(cb, kind) for name in known]
@@ -180,19 +191,32 @@ def _set_opt(opt, state):
 
 # %% ../../nbs/train/50_resume.ipynb #72698382
 class _NoScaler:
+    "Stands where training has no scaler."
     def state_dict(self): return {}
     def load_state_dict(self, state): pass
 
 def _scaler(learn): return getattr(learn, 'scaler', None) or _NoScaler()
 
+# %% ../../nbs/train/50_resume.ipynb #39c3f8e0
 def _gradients(learn):
     "Gradients that wait for the next step; None where every batch makes one."
     if not hasattr(learn, 'gradient_accumulation'): return None
     return [p.grad for p in learn.core.parameters()]
 
+# %% ../../nbs/train/50_resume.ipynb #33cfe764
+def _set_gradients(learn, grads):
+    "Give back what `_gradients` took."
+    for param, grad in zip(learn.core.parameters(), grads or []):
+        param.grad = None if grad is None else _as(param, grad)
+
 # %% ../../nbs/train/50_resume.ipynb #b43c12d1
 KNOWN = ('policy_fit', 'best_branch', 'faults', 'trained', 'began_trained')
 
+def _known(learn):
+    "What `learn` has of `KNOWN`, by name."
+    return {name: getattr(learn, name) for name in KNOWN if hasattr(learn, name)}
+
+# %% ../../nbs/train/50_resume.ipynb #a485bad4
 def _state(learn, epoch):
     "Everything that the rest of the fit depends on, after `epoch` epochs."
     smooth = learn.recorder.smooth_loss
@@ -203,7 +227,7 @@ def _state(learn, epoch):
         start=learn.policy_start and learn.policy_start.state_dict(),
         dropped=sorted(learn.core.dropped),
         opt=learn.opt.state_dict(),
-        known={name: getattr(learn, name) for name in KNOWN if hasattr(learn, name)},
+        known=_known(learn),
         rates=learn.strategy_rates.factors,
         grads=_gradients(learn),
         callbacks=dict(_callback_state(learn), smooth=smoothed),
@@ -222,11 +246,6 @@ def _set_dropped(model, dropped):
     model.dropped = set(dropped)
 
 # %% ../../nbs/train/50_resume.ipynb #ebdd86ff
-def _set_gradients(learn, grads):
-    "Give back what `_gradients` took."
-    for param, grad in zip(learn.core.parameters(), grads or []):
-        param.grad = None if grad is None else _as(param, grad)
-
 def _set_state(learn, state):
     "Put `learn`, in the fit that `state` was taken from, where it was then."
     learn.core.load_state_dict(state['model'])
@@ -263,6 +282,7 @@ def _contents(o):
         return [str(o.dtype), list(o.shape), zlib.crc32(np.ascontiguousarray(o))]
     return zlib.crc32(o) if isinstance(o, bytes) else str(type(o))
 
+# %% ../../nbs/train/50_resume.ipynb #122d876a
 def _of_file(path, shared):
     "What tells the file `path`, below the folder `shared` if there is one, from another."
     name = os.path.relpath(path, shared) if shared else path
@@ -272,14 +292,14 @@ def _of_file(path, shared):
         return [name, os.path.getsize(path), zlib.crc32(f.read(4096))]
 
 # %% ../../nbs/train/50_resume.ipynb #abd1578f
-def _is_file(source): return isinstance(source, (str, os.PathLike))
-
 def _shared_folder(files):
     "The innermost folder that holds all `files`; None for no files, or files on several drives."
     try: return os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files])
     except ValueError: return None
 
 # %% ../../nbs/train/50_resume.ipynb #f332e1f8
+def _is_file(source): return isinstance(source, (str, os.PathLike))
+
 def picture_identity(
     ds, # a dataset
 ) -> str: # 12 hexadecimal digits; None for a dataset that is not fastai's
@@ -300,6 +320,7 @@ def _images(dl):
     classes = class_numbers(dl.dataset)
     return [len(dl.dataset), _checksum(None if classes is None else classes.tolist())]
 
+# %% ../../nbs/train/50_resume.ipynb #20669818
 def data_identity(
     dls, # `DataLoaders`
 ) -> dict: # JSON values
@@ -463,6 +484,7 @@ def elapsed(self:Checkpoints) -> float: # seconds
     "How long the fit has run, interruptions left out."
     return self.seconds + time.perf_counter() - self.began
 
+# %% ../../nbs/train/50_resume.ipynb #e053f03a
 @patch
 def after_epoch(self:Checkpoints):
     "Write a checkpoint; delete all but the newest ones."
