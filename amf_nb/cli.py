@@ -41,6 +41,7 @@ from .method.backbones import create_backbone
 from .method.controls import hits_of
 from .data.clipart import clipart_dls
 from .use.saving import check_savable, load_amf
+from .train.clock import ForMinutes
 from .train.devices import alone, by_first, share_of_batch, whole_group
 from .files import check_makeable, check_writable, locked, peak_memory_mb, write_aside
 from .data.folders import image_dls
@@ -86,6 +87,7 @@ def make_parser(
 # %% ../nbs/95_cli.ipynb #a5ab0253
 _OPTIONS = dict(
     epochs=(lambda v: v >= 0, 'at least 1, or 0 to solve probes only'),
+    minutes=(lambda v: v is None or 0 < v < math.inf, 'a number above 0'),
     size=(lambda v: v == 0 or 8 <= v <= MOST_PIXELS, f'a side of 8 to {MOST_PIXELS} pixels'),
     bs=(lambda v: v >= 1, 'at least 1 image a batch'),
     lr=(lambda v: 0 < v < math.inf, 'a number above 0, such as 0.005'),
@@ -127,6 +129,8 @@ def _check_choices(args):
     if folder is not None and not (folder and Path(folder).is_dir()):
         raise NotADirectoryError(f'`folder`={folder!r} is not a folder: '
                                  'give a folder that has a folder of images for every class')
+    if args.get('minutes') and num_distrib() > 1:
+        raise ValueError('`minutes` works in one process only: give `epochs`')
     _check_solvable(args['epochs'], resolve_strategies(_names(args['strategies'])))
     create_backbone(args['arch'], not args['scratch'], args['weights'])
 
@@ -432,7 +436,9 @@ def _fit(learn, out, args):
     shown, views = [] if rank_distrib() else [TerminalProgress()], args['views']
     stored = learn.feature_cache(views) if views else contextlib.nullcontext()
     group = learn.distrib_ctx() if num_distrib() > 1 else contextlib.nullcontext()
-    with stored, group: learn.fine_tune(args['epochs'], cbs=[PolicyLog(), saver, *shown])
+    timed = [ForMinutes(args['minutes'])] if args['minutes'] else []
+    cbs = [PolicyLog(), saver, *shown, *timed]
+    with stored, group: learn.fine_tune(args['epochs'], cbs=cbs)
     return saver.elapsed()
 
 def _train(out, args):
@@ -452,6 +458,7 @@ def train_run(
     arch:str='tf_efficientnet_lite0', # timm name, or torchvision/NAME
     strategies:str='', # names with commas between; none: the default three
     epochs:int=10, # passes over the training images; 0 solves probes and stops
+    minutes:float=None, # of training, at most; its schedule is run through in that time
     size:int=0, # side of the images in pixels; 0: 64 for the sample, 224 for a folder
     bs:int=64, # images a batch, of all processes together
     lr:float=5e-3, # learning rate of the heads

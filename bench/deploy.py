@@ -32,7 +32,7 @@ def run(seed, budgets=(0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.5)):
     parts = learn.gather_parts(test)
     y, rows = parts['targets'], {}
     curve = learn.route_curve(parts=parts)
-    rows['dense'] = score(learn.fused_by(parts)['policy'], y) | dict(cost=learn.costs()['dense'])
+    rows['dense'] = score(learn.fused_by(parts)['policy'], y) | dict(cost=learn.costs().dense)
     for b in budgets:
         try: rule = learn.route(budget=b)
         except ValueError: continue                                # below the cheapest way

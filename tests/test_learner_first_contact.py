@@ -642,7 +642,7 @@ def test_what_nothing_has_trained_is_neither_shown_nor_picked(policy, fusion, tm
         said = l.verdict()
         assert said == interp.verdict() and 'no policy to judge yet' in said and '`all`, `top`' in said
         costs = _costs_for(interp)
-        assert len(costs['branches']) == len(costs['trunk']) == 2
+        assert len(costs.branches) == len(costs.trunk) == 2
 
 
 def ran_under(learn):

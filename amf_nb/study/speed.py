@@ -35,7 +35,7 @@ from .testbeds import Registry
 from .timing import CONTESTANTS, Rig, alternate, race, time_ratios, timed, warm_up
 from ..train.learner import AMFLearner
 from ..use import collapse # gives learners `collapse`
-from ..use.routing import cost_of, following
+from ..use.routing import following
 
 # %% ../../nbs/study/70_speed.ipynb #9d6ff29e
 SECTIONS, ARCH = Registry('what', 'section'), 'tf_efficientnet_lite0'
@@ -117,7 +117,7 @@ def _route(learn, dl, budget):
     right = _right(learn, dl)
     ran = learn.gather_parts(dl, ('ran',), routed=True)['ran']
     learn.route()
-    return rule, cost_of(ran, learn.costs()), right
+    return rule, learn.costs().of(ran), right
 
 # %% ../../nbs/study/70_speed.ipynb #81710676
 def _plain(batch): return [o.as_subclass(torch.Tensor) for o in batch]

@@ -165,7 +165,7 @@ def parity(self:AMFLearner,
     x = some_images(self)[:1].to(m.strength.device)
     fused, y = self.fused_by(parts)['policy'], parts['targets']
     z, _ = one.get_preds(dl=self.loader(dl), act=lambda o: o)
-    costs = branch_costs(m, x)['dense'], macs(one.model.eval(), x) / whole_cost(m, x)
+    costs = branch_costs(m, x).dense, macs(one.model.eval(), x) / whole_cost(m, x)
     rows = []
     for said, cost in zip((fused, z), costs):
         accuracy, _, _, loss, _ = panel_row(said, y, m.multilabel)

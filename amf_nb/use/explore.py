@@ -10,6 +10,7 @@ import base64
 import importlib
 import io
 import warnings
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,18 +27,18 @@ from .interpret import AMFInterpretation, thumbnail
 from .names import branch_colors, for_figure, one_line
 from ..method.controls import hits_of, interval_of
 from ..train.learner import AMFLearner
-from .routing import ByWeight, Cascade, cheapest_first, cost_of, renormalise
+from .routing import BranchCosts, ByWeight, Cascade, renormalise
 
 # %% ../../nbs/use/70_explore.ipynb #9e7da592
 class Fusing:
     "Predictions of all images of `interp` under any setting of the sliders."
     def __init__(self,
         interp:AMFInterpretation, # from a learner or from a run
-        costs:dict=None, # from `branch_costs`; None counts branches
+        costs:BranchCosts=None, # None counts branches
     ):
         self.interp, self.costs = interp, costs
         self.names, self.targets, self.z = interp.names, interp.targets, interp.logits
-        self.order = list(range(len(self.names))) if costs is None else cheapest_first(costs)
+        self.order = range(len(self.names)) if costs is None else costs.cheapest_first
         how, multi = interp.about.get('fusion', 'log_probs'), interp.multilabel
         combine = lambda parts, weights_N_K: fuse(parts['logits'], weights_N_K, how, multi)
         self.model = SimpleNamespace(multilabel=multi, combine=combine)
@@ -86,7 +87,7 @@ def setting(self:Fusing,
     fused = self.model.combine(dict(logits=self.z), w)
     hits = hits_of(fused, self.targets, self.model.multilabel)
     low, high = interval_of(torch.tensor(hits))
-    cost = None if self.costs is None else cost_of(ran, self.costs)
+    cost = None if self.costs is None else self.costs.of(ran)
     said = dict(weights=w, ran=ran, fused=fused, hits=hits)
     branches = ran.sum(1).double().mean().item()
     return said | dict(accuracy=hits.mean(), low=low, high=high, cost=cost, branches=branches)
@@ -380,7 +381,7 @@ def _costs_for(interp):
         learn = load_amf(model)
     if learn is None: return None
     costs, shown = learn.costs(), [learn.model.names.index(n) for n in interp.names]
-    return costs | {k: costs[k][shown] for k in ('branches', 'trunk')}
+    return replace(costs, branches=costs.branches[shown], trunk=costs.trunk[shown])
 
 # %% ../../nbs/use/70_explore.ipynb #310a3df8
 def explore(
