@@ -39,11 +39,7 @@ def before_fit(self:ForMinutes):
         raise ValueError(f'`minutes`={self.minutes} works in one process only: give `epochs`')
     self.began = self.clock()
 
-@patch
-def before_epoch(self:ForMinutes):
-    "No epoch but the first begins when the time is up."
-    if self.epoch and self.passed >= 1: raise CancelFitException()
-
+# %% ../../nbs/train/55_clock.ipynb #a60bb569
 @patch
 def _follow(self:ForMinutes, batches):
     "Put the schedule where the clock is, or `batches` of this epoch, whichever is ahead."
@@ -55,8 +51,15 @@ def before_train(self:ForMinutes):
     "The schedule goes on where it was."
     self._follow(0)
 
+# %% ../../nbs/train/55_clock.ipynb #256ad299
 @patch
 def after_batch(self:ForMinutes):
     "The schedule goes on; training ends if the time is up."
     self._follow(self.iter + 1)
     if self.passed >= 1: raise CancelTrainException()
+
+# %% ../../nbs/train/55_clock.ipynb #b5c8bd40
+@patch
+def before_epoch(self:ForMinutes):
+    "No epoch but the first begins when the time is up."
+    if self.epoch and self.passed >= 1: raise CancelFitException()
