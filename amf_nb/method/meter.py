@@ -51,7 +51,6 @@ def _best_lead(
     sums_to_1 = dict(A_eq=[[1] * K + [0]], b_eq=[1])
     return -linprog(**variables, **leads_all, **sums_to_1).fun
 
-
 # %% ../../nbs/method/65_meter.ipynb #e981f4fd
 def can_reach(
     scores_K_C:np.ndarray, # of one image, from `linear_scores`
@@ -62,7 +61,6 @@ def can_reach(
     if (lead_K_R > 0).all(1).any(): return True
     if (lead_K_R <= 0).all(0).any(): return False
     return _best_lead(lead_K_R) > 1e-7
-
 
 # %% ../../nbs/method/65_meter.ipynb #fbcd82c9
 def images_needed(
@@ -94,13 +92,11 @@ def chance(self:Meter) -> float: # cases
     "Two standard errors of wins minus losses, if everything changes that can."
     return 2 * math.sqrt(self.room + self.risk - self.room ** 2 / self.cases)
 
-
 # %% ../../nbs/method/65_meter.ipynb #b4f610d3
 @patch(as_prop=True)
 def pays(self:Meter) -> bool: # False where not even the whole room could be told from chance
     "Could weights pay, as far as these cases can show?"
     return self.room > self.chance
-
 
 # %% ../../nbs/method/65_meter.ipynb #3a439bf3
 @patch
@@ -120,13 +116,11 @@ def _say_changeable(self:Meter):
     if not self.room: return f'{text}, but no weighting is right where the plain average is wrong'
     return f'{text}, where weights could win at most {self.room:,} and lose {self.risk:,}'
 
-
 # %% ../../nbs/method/65_meter.ipynb #28777403
 @patch
 def _say_needed(self:Meter):
     "What it takes to prove a gain of half the room."
     return f'to prove half of that gain takes about {self.needed():,} labelled ones'
-
 
 # %% ../../nbs/method/65_meter.ipynb #2a9f8f5f
 @patch(as_prop=True)
@@ -158,11 +152,9 @@ def _say_errors(self:Meter):
     seeds = '' if self.two_seeds is None else f'; two seeds of one branch: {self.two_seeds:.2f}'
     return f'Errors of the branches correlate by {span}{seeds}; at 1 they are the same.'
 
-
 # %% ../../nbs/method/65_meter.ipynb #41e53ef1
 @patch
 def __str__(self:Meter): return ' '.join(s for s in (self.conclusion, self._say_errors()) if s)
-
 
 # %% ../../nbs/method/65_meter.ipynb #3c9c3e9c
 def _check_outputs(
@@ -177,7 +169,6 @@ def _check_outputs(
         raise ValueError(f'`names`={list(names)} for {logits_N_K_C.shape[1]} branches: '
                          'give a name a branch, and at least two branches to weigh')
 
-
 # %% ../../nbs/method/65_meter.ipynb #67f3433a
 def _reached(
     scores_N_K_C:np.ndarray, # from `linear_scores`
@@ -188,7 +179,6 @@ def _reached(
     reached_N = np.zeros(len(targets_N), dtype=bool)
     for i in np.flatnonzero(asked_N): reached_N[i] = can_reach(scores_N_K_C[i], targets_N[i])
     return reached_N
-
 
 # %% ../../nbs/method/65_meter.ipynb #2652f62f
 def _counts(
@@ -202,7 +192,6 @@ def _counts(
     won_N = _reached(scores_N_K_C.numpy(), targets_N.numpy(), disagreed_N & ~averaged_N)
     counted = dict(changeable=disagreed_N, room=won_N, risk=disagreed_N & averaged_N)
     return {name: int(cases_N.sum()) for name, cases_N in counted.items()}
-
 
 # %% ../../nbs/method/65_meter.ipynb #43ec0dba
 def meter_of(
@@ -223,4 +212,3 @@ def meter_of(
     unit = f'labels of {unit}' if multilabel else unit
     return Meter(tuple(names), phi_K_K, len(truth), **_counts(scores, truth), unit=unit,
                  two_seeds=two_seeds)
-

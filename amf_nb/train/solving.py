@@ -53,7 +53,6 @@ class Reading:
     targets_N: torch.Tensor # class numbers (N,), or 0/1 labels (N, C)
     groups_N: np.ndarray # equal for images that are copies of each other
 
-
 # %% ../../nbs/train/37_solving.ipynb #46275b7e
 @torch.no_grad()
 def _read_batches(
@@ -69,7 +68,6 @@ def _read_batches(
         features = [features_N_F.float().cpu() for features_N_F in light(images)]
         yield features, yb.as_subclass(torch.Tensor).cpu()
 
-
 # %% ../../nbs/train/37_solving.ipynb #b6dff458
 def _groups_of(
     features:dict, # number of a branch to (N, F)
@@ -77,7 +75,6 @@ def _groups_of(
     "Copies among images, as the branch with the most features sees them."
     richest = max(features.values(), key=lambda features_N_F: features_N_F.shape[1])
     return copies_of(richest)
-
 
 # %% ../../nbs/train/37_solving.ipynb #07648ee8
 def read_features(
@@ -94,7 +91,6 @@ def read_features(
     groups_N = _groups_of(features) if groups_N is None else np.asarray(groups_N)
     return Reading(features, torch.cat(targets), groups_N)
 
-
 # %% ../../nbs/train/37_solving.ipynb #4c39bcbe
 def _solve_branch(
     branch:nn.Module, # whose head is set
@@ -109,7 +105,6 @@ def _solve_branch(
     set_head(branch.head, fit)
     branch.head_waits = False
     return fit
-
 
 # %% ../../nbs/train/37_solving.ipynb #2c9961d2
 def solve_heads(
@@ -127,7 +122,6 @@ def solve_heads(
         fit = _solve_branch(branch, features_N_F[rows], targets_N, groups_N, multilabel)
         if branch.strategy.probe: honest[k] = fit.honest_N_C
     return honest
-
 
 # %% ../../nbs/train/37_solving.ipynb #587de09d
 FULL_RATE = 1280 # images that training shows: twenty steps of 64
@@ -163,7 +157,6 @@ class Solved:
 
     def __getstate__(self): return dict(vars(self), images=None)
 
-
 # %% ../../nbs/train/37_solving.ipynb #7b3050aa
 @patch
 def keeping(self:Solved,
@@ -172,4 +165,3 @@ def keeping(self:Solved,
     "The same for a model with fewer branches."
     logits = {numbers.index(k): z for k, z in self.logits.items() if k in numbers}
     return replace(self, logits=logits)
-
