@@ -118,7 +118,7 @@ def _check_scales(
     dls, # `DataLoaders`
     model:AMFModel, # whose branches are to take their images
 ):
-    "`ValueError` if a branch of `model` rescales the images of `dls` to a size that it cannot take."
+    "`ValueError` if a branch of `model` rescales images of `dls` to a size that it cannot take."
     x = _blank(dls, model.strength.device)
     if x is None: return
     scaled = [b for b in model.branches if b.strategy.scale != 1 or b.strategy.side]
