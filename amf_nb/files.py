@@ -21,8 +21,18 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 # %% ../nbs/05_files.ipynb #f044c279
-def _is_disk_error(error):
-    "Does `error`, of Python, safetensors or torch, mean that the disk is full?"
+def _part_of(
+    path:Path, # of the file that is to be written
+) -> Path: # in the same folder
+    "The temporary name for `path` in this process."
+    name = f'.{os.getpid()}-{zlib.crc32(os.fsencode(path.name)):08x}.part'
+    return path.with_name(name)
+
+# %% ../nbs/05_files.ipynb #1354575c
+def _is_disk_error(
+    error:Exception, # of Python, safetensors or torch
+) -> bool:
+    "Does `error` mean that the disk is full?"
     if isinstance(error, OSError): return error.errno in (errno.ENOSPC, errno.EDQUOT)
     said = str(error)
     if isinstance(error, SafetensorError): return 'I/O error' in said or 'os error' in said
@@ -35,7 +45,7 @@ def aside(
 ): # the temporary path beside it
     "A name to write under within the block, and deleted at its end; a full disk is an `OSError`."
     path = Path(path)
-    part = path.with_name(f'.{os.getpid()}-{zlib.crc32(os.fsencode(path.name)):08x}.part')
+    part = _part_of(path)
     try: yield part
     except (OSError, SafetensorError, RuntimeError) as e:
         if not _is_disk_error(e): raise
@@ -53,6 +63,18 @@ def sync(
     try: os.fsync(handle)
     finally: os.close(handle)
 
+# %% ../nbs/05_files.ipynb #53a69b44
+@contextmanager
+def _synced_part(
+    path, # of the file that is to be written
+    write, # a function that writes the file whose path it is given
+): # the temporary path of what it wrote
+    "Within the block what `write` makes is on the disk, under a name of its own."
+    with aside(path) as part:
+        write(part)
+        sync(part)
+        yield part
+
 # %% ../nbs/05_files.ipynb #7a6502b7
 def write_aside(
     path, # of the file to write; one that is there is replaced
@@ -64,10 +86,7 @@ def write_aside(
         write(path)
         return path
     real = path.resolve() # a link stays a link
-    with aside(real) as part:
-        write(part)
-        sync(part)
-        os.replace(part, real)
+    with _synced_part(real, write) as part: os.replace(part, real)
     sync(real.parent)
     return path
 
@@ -89,15 +108,22 @@ def write_digested(
     write, # a function that writes the file whose path it is given
 ) -> str: # the name, `STEM-DIGESTSUFFIX`
     "As `write_aside`, under a name with the `file_digest` of the contents."
-    with aside(Path(folder) / f'{stem}{suffix}') as part:
-        write(part)
-        sync(part)
+    with _synced_part(Path(folder) / f'{stem}{suffix}', write) as part:
         name = f'{stem}-{file_digest(part)}{suffix}'
         os.replace(part, Path(folder) / name)
     sync(folder)
     return name
 
 # %% ../nbs/05_files.ipynb #b1f850dc
+def _try_to_write(
+    path:Path, # of a file
+):
+    "Open `path` to write, and a file beside it; neither leaves a trace."
+    new = not os.path.exists(path)
+    with open(path, 'ab'), tempfile.TemporaryFile(dir=path.parent): pass
+    if new: path.unlink()
+
+# %% ../nbs/05_files.ipynb #1e4110c6
 def check_writable(
     path, # of a file that is to be written later
     what:str='path', # what to call it in the message
@@ -109,31 +135,51 @@ def check_writable(
     if os.path.isdir(path): raise IsADirectoryError(f'{given} is a folder: {remedy}')
     if not os.path.isdir(folder):
         raise FileNotFoundError(f'{given}: there is no folder {folder!r}: make it, or {remedy}')
-    new = not os.path.exists(path)
-    try:
-        with open(path, 'ab'), tempfile.TemporaryFile(dir=path.parent): pass
-        if new: path.unlink()
+    try: _try_to_write(path)
     except (OSError, ValueError) as e:
         raise OSError(f'{given} cannot be written ({e}): {remedy}') from e
     return path
 
 # %% ../nbs/05_files.ipynb #7a687ee8
+def _nearest(
+    path:Path, # of a folder or file
+) -> Path: # `path` itself if it exists
+    "What exists at `path`, or nearest above it."
+    upwards = (path, *path.absolute().parents)
+    return next((p for p in upwards if os.path.exists(p)), path)
+
+# %% ../nbs/05_files.ipynb #c2926770
+def _try_to_make(
+    name:str, # of a folder
+    above:Path, # a folder
+):
+    "Make a folder called `name` somewhere in `above`, and take it away again."
+    with tempfile.TemporaryDirectory(dir=above) as tried:
+        (Path(tried) / name).mkdir(exist_ok=True)
+
+# %% ../nbs/05_files.ipynb #df785ca6
 def check_makeable(
     path, # of a folder that is to be made or filled later
     what:str='path', # what to call it in the message
 ) -> Path: # `path`
     "`OSError` that says what to do unless `path` is a writable folder, or can be made."
     path, remedy = Path(path), 'give a folder that exists or can be made'
-    given = f'`{what}`={str(path)!r}'
-    above = next((p for p in (path, *path.absolute().parents) if os.path.exists(p)), path)
+    given, above = f'`{what}`={str(path)!r}', _nearest(path)
     if not os.path.isdir(above):
         raise NotADirectoryError(f'{given}: {str(above)!r} is no folder: {remedy}')
-    try:
-        with tempfile.TemporaryDirectory(dir=above) as tried:
-            (Path(tried) / path.name).mkdir(exist_ok=True)
+    try: _try_to_make(path.name, above)
     except (OSError, ValueError) as e:
         raise OSError(f'{given} cannot be written to ({e}): {remedy}') from e
     return path
+
+# %% ../nbs/05_files.ipynb #5b2937ed
+def _acquired(
+    lock:FileLock, # whose timeout says how long to wait
+) -> bool: # False if another process has it
+    "Take `lock`, if that is possible."
+    try: lock.acquire()
+    except Timeout: return False
+    return True
 
 # %% ../nbs/05_files.ipynb #90c81eab
 @contextmanager
@@ -145,9 +191,7 @@ def locked(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, timeout=-1 if wait else 0)
-    try: lock.acquire()
-    except Timeout: mine = False
-    else: mine = True
+    mine = _acquired(lock)
     try: yield mine
     finally: lock.release()
 

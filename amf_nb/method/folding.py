@@ -14,25 +14,50 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.nn.utils.parametrize import is_parametrized
 
 # %% ../../nbs/method/22_folding.ipynb #53cd48b5
-def _fit(conv, norm):
-    "Has `norm` statistics, one for each channel of `conv`, whose weights are its own to change?"
-    channels = norm.running_mean is not None and conv.out_channels == norm.num_features
-    return channels and not is_parametrized(conv)
+def _belong(
+    conv:nn.Module, # of any kind
+    norm:nn.Module, # of any kind
+) -> bool: # False for most pairs
+    "Are these a convolution and a BatchNorm that can be written into it?"
+    if not (isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)): return False
+    if is_parametrized(conv): return False
+    return norm.running_mean is not None and conv.out_channels == norm.num_features
 
+# %% ../../nbs/method/22_folding.ipynb #5325642a
 def conv_norms(
     network:nn.Module, # of any make
 ) -> list: # of (module, name of a convolution in it, name of the BatchNorm behind that)
     "Neighbours that look as if one ran right after the other."
     found = []
     for module in network.modules():
-        names = [name for name, _ in module.named_children()]
-        for first, second in zip(names, names[1:]):
-            conv, norm = getattr(module, first), getattr(module, second)
-            kinds = isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
-            if kinds and _fit(conv, norm): found.append((module, first, second))
+        parts = list(module.named_children())
+        for (first, conv), (second, norm) in zip(parts, parts[1:]):
+            if _belong(conv, norm): found.append((module, first, second))
     return found
 
 # %% ../../nbs/method/22_folding.ipynb #774e2a7c
+def _fold(
+    module:nn.Module, # changed in place
+    conv:str, # name of a convolution in it
+    norm:str, # name of the BatchNorm behind that
+):
+    "Write one BatchNorm into the convolution before it, in place."
+    was = getattr(module, norm)
+    setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), was))
+    setattr(module, norm, getattr(was, 'act', nn.Identity()))
+
+# %% ../../nbs/method/22_folding.ipynb #2e4f9b83
+@torch.no_grad()
+def _say_the_same(
+    network:nn.Module, # images to a list of tensors
+    other:nn.Module, # the same
+    images:torch.Tensor, # (N, C_in, H, W) to compare on
+) -> bool: # True if they differ by no more than rounding
+    "Do two networks give the same numbers for `images`?"
+    both = zip(network(images), other(images))
+    return all(torch.allclose(a, b, rtol=1e-3, atol=1e-4 * a.abs().max()) for a, b in both)
+
+# %% ../../nbs/method/22_folding.ipynb #df3bfdc8
 @torch.no_grad()
 def folded(
     network:nn.Module, # in evaluation mode, images to a list of tensors; it stays as it is
@@ -41,10 +66,5 @@ def folded(
     """`network` with every BatchNorm written into the convolution before it
     (Jacob et al. 2018, eq. 14)."""
     light = copy.deepcopy(network)
-    for module, conv, norm in conv_norms(light):
-        was = getattr(module, norm)
-        setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), was))
-        setattr(module, norm, getattr(was, 'act', nn.Identity()))
-    both = zip(network(images[:2]), light(images[:2]))
-    same = all(torch.allclose(a, b, rtol=1e-3, atol=1e-4 * a.abs().max()) for a, b in both)
-    return light if same else network
+    for place in conv_norms(light): _fold(*place)
+    return light if _say_the_same(network, light, images[:2]) else network

@@ -41,6 +41,17 @@ def linear_scores(
     return z.log_softmax(-1) if how == 'log_probs' else z.softmax(-1)
 
 # %% ../../nbs/method/65_meter.ipynb #a03d285a
+def _best_lead(
+    lead_K_R:np.ndarray, # of a class over R rivals, in the scores of each branch
+) -> float: # negative where some rival is always ahead
+    "The most by which a weighting of the branches lets a class lead all its rivals."
+    K, R = lead_K_R.shape
+    variables = dict(c=[0] * K + [-1], bounds=[(0, 1)] * K + [(None, None)]) # weights, and the lead
+    leads_all = dict(A_ub=np.c_[-lead_K_R.T, np.ones(R)], b_ub=np.zeros(R))
+    sums_to_1 = dict(A_eq=[[1] * K + [0]], b_eq=[1])
+    return -linprog(**variables, **leads_all, **sums_to_1).fun
+
+# %% ../../nbs/method/65_meter.ipynb #e981f4fd
 def can_reach(
     scores_K_C:np.ndarray, # of one image, from `linear_scores`
     c:int, # a class
@@ -49,11 +60,7 @@ def can_reach(
     lead_K_R = scores_K_C[:, [c]] - np.delete(scores_K_C, c, 1)
     if (lead_K_R > 0).all(1).any(): return True
     if (lead_K_R <= 0).all(0).any(): return False
-    K, R = lead_K_R.shape
-    variables = dict(c=[0] * K + [-1], bounds=[(0, 1)] * K + [(None, None)]) # weights, and the lead
-    leads_all = dict(A_ub=np.c_[-lead_K_R.T, np.ones(R)], b_ub=np.zeros(R))
-    sums_to_1 = dict(A_eq=[[1] * K + [0]], b_eq=[1])
-    return -linprog(**variables, **leads_all, **sums_to_1).fun > 1e-7
+    return _best_lead(lead_K_R) > 1e-7
 
 # %% ../../nbs/method/65_meter.ipynb #fbcd82c9
 def images_needed(
@@ -85,6 +92,7 @@ def chance(self:Meter) -> float: # cases
     "Two standard errors of wins minus losses, if everything changes that can."
     return 2 * math.sqrt(self.room + self.risk - self.room ** 2 / self.cases)
 
+# %% ../../nbs/method/65_meter.ipynb #b4f610d3
 @patch(as_prop=True)
 def pays(self:Meter) -> bool: # False where not even the whole room could be told from chance
     "Could weights pay, as far as these cases can show?"
@@ -108,6 +116,7 @@ def _say_changeable(self:Meter):
     if not self.room: return f'{text}, but no weighting is right where the plain average is wrong'
     return f'{text}, where weights could win at most {self.room:,} and lose {self.risk:,}'
 
+# %% ../../nbs/method/65_meter.ipynb #28777403
 @patch
 def _say_needed(self:Meter):
     "What it takes to prove a gain of half the room."
@@ -143,17 +152,15 @@ def _say_errors(self:Meter):
     seeds = '' if self.two_seeds is None else f'; two seeds of one branch: {self.two_seeds:.2f}'
     return f'Errors of the branches correlate by {span}{seeds}; at 1 they are the same.'
 
+# %% ../../nbs/method/65_meter.ipynb #41e53ef1
 @patch
 def __str__(self:Meter): return ' '.join(s for s in (self.conclusion, self._say_errors()) if s)
 
 # %% ../../nbs/method/65_meter.ipynb #3c9c3e9c
-def _reached(scores_N_K_C, targets_N, asked_N):
-    "For the cases in `asked_N`: could weights reach the target? (N,), False for the others."
-    reached_N = np.zeros(len(targets_N), dtype=bool)
-    for i in np.flatnonzero(asked_N): reached_N[i] = can_reach(scores_N_K_C[i], targets_N[i])
-    return reached_N
-
-def _check_outputs(logits_N_K_C, names):
+def _check_outputs(
+    logits_N_K_C, # outputs of the branches
+    names, # of the branches
+):
     "`ValueError` if there is nothing to weigh or to count."
     if logits_N_K_C.ndim != 3 or not len(logits_N_K_C):
         raise ValueError(f'`logits_N_K_C` has shape {tuple(logits_N_K_C.shape)}: give outputs '
@@ -161,6 +168,30 @@ def _check_outputs(logits_N_K_C, names):
     if logits_N_K_C.shape[1] < 2 or len(names) != logits_N_K_C.shape[1]:
         raise ValueError(f'`names`={list(names)} for {logits_N_K_C.shape[1]} branches: '
                          'give a name a branch, and at least two branches to weigh')
+
+# %% ../../nbs/method/65_meter.ipynb #67f3433a
+def _reached(
+    scores_N_K_C:np.ndarray, # from `linear_scores`
+    targets_N:np.ndarray, # class numbers
+    asked_N:np.ndarray, # True for the cases that are asked about
+) -> np.ndarray: # (N,), False for the others
+    "Could weights reach the targets of the cases that are asked about?"
+    reached_N = np.zeros(len(targets_N), dtype=bool)
+    for i in np.flatnonzero(asked_N): reached_N[i] = can_reach(scores_N_K_C[i], targets_N[i])
+    return reached_N
+
+# %% ../../nbs/method/65_meter.ipynb #2652f62f
+def _counts(
+    scores_N_K_C:torch.Tensor, # from `linear_scores`
+    targets_N:torch.Tensor, # class numbers
+) -> dict: # `changeable`, `room` and `risk`, as in `Meter`
+    "Cases that weights could change, those that they could win, and those that they could lose."
+    said_N_K = scores_N_K_C.argmax(-1)
+    disagreed_N = (said_N_K != said_N_K[:, :1]).any(1).numpy()
+    averaged_N = (scores_N_K_C.mean(1).argmax(1) == targets_N).numpy() # right without weights
+    won_N = _reached(scores_N_K_C.numpy(), targets_N.numpy(), disagreed_N & ~averaged_N)
+    counted = dict(changeable=disagreed_N, room=won_N, risk=disagreed_N & averaged_N)
+    return {name: int(cases_N.sum()) for name, cases_N in counted.items()}
 
 # %% ../../nbs/method/65_meter.ipynb #43ec0dba
 def meter_of(
@@ -176,11 +207,8 @@ def meter_of(
     _check_outputs(logits_N_K_C, names)
     scores = linear_scores(logits_N_K_C, how, multilabel)
     truth = targets_N.flatten().long()
-    said = scores.argmax(-1)
-    averaged = (scores.mean(1).argmax(1) == truth).numpy()
-    disagreed = (said != said[:, :1]).any(1).numpy()
-    room = _reached(scores.numpy(), truth.numpy(), disagreed & ~averaged)
-    phi = error_correlation(said == truth[:, None])
-    return Meter(tuple(names), tuple(map(tuple, phi.tolist())), len(truth), int(disagreed.sum()),
-                 int(room.sum()), int((disagreed & averaged).sum()),
-                 f'labels of {unit}' if multilabel else unit, two_seeds)
+    phi = error_correlation(scores.argmax(-1) == truth[:, None])
+    phi_K_K = tuple(map(tuple, phi.tolist()))
+    unit = f'labels of {unit}' if multilabel else unit
+    return Meter(tuple(names), phi_K_K, len(truth), **_counts(scores, truth), unit=unit,
+                 two_seeds=two_seeds)

@@ -8,6 +8,7 @@ __all__ = ['own_loaders', 'add_normalize', 'targets_kind', 'check_options', 'amf
 
 # %% ../../nbs/train/45_making.ipynb #48421575
 import warnings
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -42,11 +43,16 @@ def own_loaders(
     return type(dls)(*[normalised(dl) for dl in dls.loaders], path=dls.path, device=dls.device)
 
 # %% ../../nbs/train/45_making.ipynb #f6b39cb3
-def _normalises_by(tfm, mean, std):
-    "Are `mean` and `std`, a number a channel, those of the `Normalize` `tfm`?"
+def _normalises_by(
+    tfm:Normalize, # of some loaders
+    mean:torch.Tensor, # a number a channel
+    std:torch.Tensor, # a number a channel
+) -> bool:
+    "Does `tfm` take away `mean` and divide by `std`?"
     pairs = (tfm.mean, mean), (tfm.std, std)
     return all(torch.allclose(own.flatten().cpu(), wanted) for own, wanted in pairs)
 
+# %% ../../nbs/train/45_making.ipynb #925baaa2
 def add_normalize(
     dls, # `DataLoaders`, changed in place
     backbone, # a `Backbone`, whose weights expect certain statistics
@@ -71,40 +77,71 @@ def _check_channels(dls, n_in, least=1):
                      f'make them with `n_in`={n_in}, or give the learner `n_in`={x.shape[1]}')
 
 # %% ../../nbs/train/45_making.ipynb #f216aa58
-def _blank(dls, device):
+def _blank(
+    dls, # `DataLoaders`
+    device, # where the network is
+): # (1, C, H, W); None if there is no image
     "A black image as `dls` give them, with its batch dimension; None where they have none."
     x = first_image(dls)
     return None if x is None else torch.zeros_like(x, device=device).as_subclass(torch.Tensor)
 
-@torch.no_grad()
-def _check_size(dls, backbone):
+# %% ../../nbs/train/45_making.ipynb #72fe081e
+@contextmanager
+def _in_use(
+    network:nn.Module, # whose mode is restored at the end of the block
+):
+    "Within the block `network` is in evaluation mode and no gradients are kept."
+    mode = network.training
+    network.eval()
+    try:
+        with torch.no_grad(): yield
+    finally: network.train(mode)
+
+# %% ../../nbs/train/45_making.ipynb #f477006f
+def _check_size(
+    dls, # `DataLoaders`
+    backbone:Backbone, # that is to take their images
+):
     "`ValueError` if `backbone` cannot take the images of `dls`."
-    x, mode = _blank(dls, next(backbone.parameters()).device), backbone.training
+    x = _blank(dls, next(backbone.parameters()).device)
     if x is None: return
-    try: backbone.eval()(x)
+    try:
+        with _in_use(backbone): backbone(x)
     except Exception as e:
         h, w = backbone.size
         raise ValueError(f'{backbone.name} cannot take images of {x.shape[2]} by {x.shape[3]} '
                          f'({str(e)[:200]}): make `dls` with `size`={h if h == w else (h, w)}, '
                          'or choose an architecture that takes any size') from e
-    finally: backbone.train(mode)
 
 # %% ../../nbs/train/45_making.ipynb #3c5d862d
-@torch.no_grad()
-def _check_scales(dls, model):
-    "`ValueError` if a branch of `model` rescales the images of `dls` to a size that it cannot take."
-    x, mode = _blank(dls, model.strength.device), model.training
+def _check_scales(
+    dls, # `DataLoaders`
+    model:AMFModel, # whose branches are to take their images
+):
+    "`ValueError` if a branch of `model` rescales images of `dls` to a size that it cannot take."
+    x = _blank(dls, model.strength.device)
     if x is None: return
-    scaled = [b for b in model.eval().branches if b.strategy.scale != 1 or b.strategy.side]
+    scaled = [b for b in model.branches if b.strategy.scale != 1 or b.strategy.side]
     try:
-        for branch in scaled: branch.features(x)
+        with _in_use(model):
+            for branch in scaled: branch.features(x)
     except Exception as e:
         raise ValueError(f'{branch.strategy!r} brings images of {x.shape[2]} by {x.shape[3]} to a '
                          f'size that the network cannot take ({str(e)[:200]}): leave out `scale` '
                          'and `side`, or make `dls` with another `size`') from e
-    finally: model.train(mode)
 
 # %% ../../nbs/train/45_making.ipynb #3d628663
+def _several_labels(
+    dls, # `DataLoaders`
+    loss_func, # of the learner; None takes that of the training images
+) -> bool:
+    "May an image of `dls` have several labels?"
+    told = Expected.of(dls).multilabel
+    if told is not None: return told
+    loss = loss_func if loss_func is not None else getattr(dls.train_ds, 'loss_func', None)
+    return bool(loss_labels(loss))
+
+# %% ../../nbs/train/45_making.ipynb #654ad523
 def targets_kind(
     dls, # `DataLoaders`
     loss_func, # of the learner; None takes that of the training images
@@ -115,9 +152,7 @@ def targets_kind(
     n_out = n_out or have
     if not n_out:
         raise ValueError('`n_out` could not be read from `dls`: pass the number of classes')
-    lf = loss_func if loss_func is not None else getattr(dls.train_ds, 'loss_func', None)
-    multi = Expected.of(dls).multilabel
-    if multi is None: multi = bool(loss_labels(lf))
+    multi = _several_labels(dls, loss_func)
     if n_out < 2 and not multi:
         raise ValueError(f'`dls` has {n_out} class: a classifier needs at least two')
     if have and have != n_out:
@@ -126,9 +161,28 @@ def targets_kind(
     return n_out, multi
 
 # %% ../../nbs/train/45_making.ipynb #543a1717
-def _is_number(value):
+def _is_number(
+    value, # of any kind
+) -> bool:
+    "Is `value` a number, of Python or numpy?"
     return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
 
+# %% ../../nbs/train/45_making.ipynb #7dc15394
+def _check_numbers(
+    p, # as for `amf_learner`
+    lr, # the same
+    n_out, # the same
+):
+    "`ValueError` that names the one that is no number, or out of its range."
+    if not (_is_number(p) and 0 <= p < 1):
+        raise ValueError(f'`p`={p!r}: give the share of features that dropout leaves out, '
+                         'at least 0 and below 1')
+    if not (_is_number(lr) and 0 < lr < np.inf):
+        raise ValueError(f'`lr`={lr!r}: give a learning rate above 0')
+    if n_out is not None and not (isinstance(n_out, (int, np.integer)) and n_out > 0):
+        raise ValueError(f'`n_out`={n_out!r}: give a whole number of classes, or leave it out')
+
+# %% ../../nbs/train/45_making.ipynb #3f141c49
 def check_options(
     dls, # as for `amf_learner`
     metrics, # the same
@@ -144,13 +198,7 @@ def check_options(
     if odd:
         raise TypeError(f'`metrics` has {odd[0]!r}, which is no function: '
                         'give functions, such as `accuracy`')
-    if not (_is_number(p) and 0 <= p < 1):
-        raise ValueError(f'`p`={p!r}: give the share of features that dropout leaves out, '
-                         'at least 0 and below 1')
-    if not (_is_number(lr) and 0 < lr < np.inf):
-        raise ValueError(f'`lr`={lr!r}: give a learning rate above 0')
-    if n_out is not None and not (isinstance(n_out, (int, np.integer)) and n_out > 0):
-        raise ValueError(f'`n_out`={n_out!r}: give a whole number of classes, or leave it out')
+    _check_numbers(p, lr, n_out)
 
 # %% ../../nbs/train/45_making.ipynb #9d515ae7
 def _backbone_for(dls, arch, pretrained, weights, n_in, normalize):
@@ -162,6 +210,24 @@ def _backbone_for(dls, arch, pretrained, weights, n_in, normalize):
     _check_channels(dls, backbone.n_in, backbone.n_in)
     _check_size(dls, backbone)
     return backbone
+
+# %% ../../nbs/train/45_making.ipynb #5cfc769e
+def _tried_loss(
+    loss_func, # as fastai takes it
+    n_out:int, # classes
+    multilabel:bool, # several labels an image?
+): # the loss as learners need it
+    "`loss_func` with what a classifier needs of it; `ValueError` if it cannot be right."
+    loss_func = classifier_loss(loss_func, multilabel)
+    try_loss(loss_func, n_out, multilabel)
+    return loss_func
+
+# %% ../../nbs/train/45_making.ipynb #02e0f412
+def _accuracy_for(
+    multilabel:bool, # several labels an image?
+): # a metric
+    "What learners measure if they are not told what."
+    return accuracy_multi if multilabel else accuracy
 
 # %% ../../nbs/train/45_making.ipynb #e928e3ca
 def amf_learner(
@@ -185,8 +251,7 @@ def amf_learner(
     check_options(dls, metrics, p, lr, n_out)
     n_out, multi = targets_kind(dls, kwargs.get('loss_func'), n_out)
     if kwargs.get('loss_func') is not None:
-        kwargs['loss_func'] = classifier_loss(kwargs['loss_func'], multi)
-        try_loss(kwargs['loss_func'], n_out, multi)
+        kwargs['loss_func'] = _tried_loss(kwargs['loss_func'], n_out, multi)
     dls = own_loaders(dls)
     if seed is not None: set_seed(seed)
     bb = _backbone_for(dls, arch, pretrained, weights, n_in, normalize)
@@ -195,7 +260,7 @@ def amf_learner(
     config = dict(arch=None if isinstance(arch, nn.Module) else bb.name, fusion=fusion,
                   strategies=[b.strategy for b in model.branches], policy=policy_name(model.policy),
                   multilabel=multi, n_in=bb.n_in, n_out=n_out, p=p)
-    metrics = (accuracy_multi if multi else accuracy) if metrics is None else metrics
+    if metrics is None: metrics = _accuracy_for(multi)
     return AMFLearner(dls, model, seed, config, metrics=metrics, lr=lr, **kwargs)
 
 # %% ../../nbs/train/45_making.ipynb #b09252a5
@@ -218,6 +283,13 @@ def standard_learner(
     return branch_learner(dls, arch, 'standard', **kwargs)
 
 # %% ../../nbs/train/45_making.ipynb #9f927672
+def _by_channel(
+    numbers, # one a channel
+) -> torch.Tensor: # (C, 1, 1)
+    "`numbers` in a shape that applies to batches."
+    return torch.as_tensor(numbers, dtype=torch.float).reshape(-1, 1, 1).clone()
+
+# %% ../../nbs/train/45_making.ipynb #89780ace
 class Renorm(nn.Module):
     "Batches normalised by `src` become batches normalised by `dst`; both are (mean, std) pairs."
     def __init__(self,
@@ -225,9 +297,7 @@ class Renorm(nn.Module):
         dst, # (mean, std) of what the next module expects
     ):
         super().__init__()
-        def by_channel(numbers):
-            return torch.as_tensor(numbers, dtype=torch.float).reshape(-1, 1, 1).clone()
-        (mean, std), (new_mean, new_std) = [map(by_channel, pair) for pair in (src, dst)]
+        (mean, std), (new_mean, new_std) = [map(_by_channel, pair) for pair in (src, dst)]
         self.register_buffer('scale', std / new_std)
         self.register_buffer('shift', (mean - new_mean) / new_std)
 
@@ -243,13 +313,21 @@ def _branches_of(learners, names):
     return [Branch(s, 0, ms, Factor()) for s, ms in zip(strategies, modules)]
 
 # %% ../../nbs/train/45_making.ipynb #74ac7135
-def _check_learners(learners):
-    "`TypeError` or `ValueError` if `learners` are none, no Learners, or know other classes."
+def _check_learners(
+    learners:list, # that are to be joined
+):
+    "`TypeError` or `ValueError` if `learners` are none, or no Learners."
     if not learners: raise ValueError('`learners` is empty: give at least one trained Learner')
     other = next((l for l in learners if not isinstance(l, Learner)), None)
     if other is not None:
         raise TypeError(f'`learners` has a {type(other).__name__}: give fastai Learners; '
                         '`load_learner` opens an exported one')
+
+# %% ../../nbs/train/45_making.ipynb #d43783c2
+def _check_vocabs(
+    learners:list, # of fastai
+):
+    "`ValueError` if `learners` know other classes than the first."
     vocabs = [list(l.dls.vocab) for l in learners]
     odd = [i for i, vocab in enumerate(vocabs) if vocab != vocabs[0]]
     if odd:
@@ -268,6 +346,7 @@ def fuse_learners(
     "An AMF learner whose branches are the models of `learners`, as they are."
     learners = list(learners)
     _check_learners(learners)
+    _check_vocabs(learners)
     dls, loss_func = learners[0].dls, learners[0].loss_func
     _check_channels(dls, n_in, n_in)
     _, multi = targets_kind(dls, loss_func, None)
@@ -275,7 +354,7 @@ def fuse_learners(
     branches = _branches_of(learners, names)
     policy = create_policy(policy, len(branches), n_in=n_in)
     model = AMFModel(Trunk([]), branches, policy, fusion, multi)
-    own = dict(metrics=[accuracy_multi if multi else accuracy], loss_func=loss_func)
+    own = dict(metrics=[_accuracy_for(multi)], loss_func=loss_func)
     learn = AMFLearner(dls, model, **(own | kwargs))
     learn.trained = True
     return learn

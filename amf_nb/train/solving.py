@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from fastai.torch_core import num_distrib
+from fastcore.basics import patch
 from torch import nn
 
 from ..method.folding import folded
@@ -52,7 +53,30 @@ class Reading:
     targets_N: torch.Tensor # class numbers (N,), or 0/1 labels (N, C)
     groups_N: np.ndarray # equal for images that are copies of each other
 
+# %% ../../nbs/train/37_solving.ipynb #46275b7e
 @torch.no_grad()
+def _read_batches(
+    model:AMFModel, # the fused network; left in evaluation mode
+    numbers, # of the branches that read
+    dl, # a `DataLoader` of labelled images
+): # pairs on the CPU: a list of (N, F), one a branch, and the targets
+    "Features and targets of one batch after the other."
+    readers, light = Readers(model, numbers), None
+    for xb, yb in dl:
+        images = xb.as_subclass(torch.Tensor).to(model.strength.device)
+        if light is None: light = folded(readers, images)
+        features = [features_N_F.float().cpu() for features_N_F in light(images)]
+        yield features, yb.as_subclass(torch.Tensor).cpu()
+
+# %% ../../nbs/train/37_solving.ipynb #b6dff458
+def _groups_of(
+    features:dict, # number of a branch to (N, F)
+) -> np.ndarray: # (N,), equal for images that are copies of each other
+    "Copies among images, as the branch with the most features sees them."
+    richest = max(features.values(), key=lambda features_N_F: features_N_F.shape[1])
+    return copies_of(richest)
+
+# %% ../../nbs/train/37_solving.ipynb #07648ee8
 def read_features(
     model:AMFModel, # the fused network; its mode is left as it was
     numbers, # of the branches that read
@@ -60,20 +84,29 @@ def read_features(
     groups_N=None, # a name an image; None finds copies by their features
 ) -> Reading: # on the CPU
     "The features of every image of `dl` for the branches `numbers`."
-    was, device = model.training, model.strength.device
-    readers, light, rows, targets = Readers(model, numbers), None, [], []
-    for xb, yb in dl:
-        images = xb.as_subclass(torch.Tensor).to(device)
-        if light is None: light = folded(readers, images)
-        rows.append([features.float().cpu() for features in light(images)])
-        targets.append(yb.as_subclass(torch.Tensor).cpu())
+    was = model.training
+    rows, targets = zip(*_read_batches(model, numbers, dl))
     model.train(was)
     features = {k: torch.cat(r) for k, r in zip(numbers, zip(*rows))}
-    richest = max(features.values(), key=lambda features_N_F: features_N_F.shape[1])
-    groups_N = copies_of(richest) if groups_N is None else np.asarray(groups_N)
+    groups_N = _groups_of(features) if groups_N is None else np.asarray(groups_N)
     return Reading(features, torch.cat(targets), groups_N)
 
 # %% ../../nbs/train/37_solving.ipynb #4c39bcbe
+def _solve_branch(
+    branch:nn.Module, # whose head is set
+    features_N_F:torch.Tensor, # what it saw of some images
+    targets_N:torch.Tensor, # class numbers (N,), or 0/1 labels (N, C)
+    groups_N:np.ndarray, # equal for images that are copies of each other
+    multilabel:bool=False, # several labels an image
+): # what `solve_probe` found
+    "Give a branch the head that is the solution for these images."
+    n_out = [p for p in branch.head.parameters() if p.ndim == 2][-1].shape[0]
+    fit = solve_probe(features_N_F, targets_N, n_out, multilabel, groups_N)
+    set_head(branch.head, fit)
+    branch.head_waits = False
+    return fit
+
+# %% ../../nbs/train/37_solving.ipynb #2c9961d2
 def solve_heads(
     model:AMFModel, # the fused network
     reading:Reading, # from `read_features`
@@ -83,14 +116,11 @@ def solve_heads(
     "Solve the heads of the branches in `reading`, in place."
     honest = {}
     for k, features_N_F in reading.features.items():
-        b = model.branches[k]
-        n_out = [p for p in b.head.parameters() if p.ndim == 2][-1].shape[0]
-        rows = slice(None) if b.strategy.probe else trained_on
+        branch = model.branches[k]
+        rows = slice(None) if branch.strategy.probe else trained_on
         targets_N, groups_N = reading.targets_N[rows], reading.groups_N[rows]
-        fit = solve_probe(features_N_F[rows], targets_N, n_out, multilabel, groups_N)
-        set_head(b.head, fit)
-        b.head_waits = False
-        if b.strategy.probe: honest[k] = fit.honest_N_C
+        fit = _solve_branch(branch, features_N_F[rows], targets_N, groups_N, multilabel)
+        if branch.strategy.probe: honest[k] = fit.honest_N_C
     return honest
 
 # %% ../../nbs/train/37_solving.ipynb #587de09d
@@ -127,10 +157,11 @@ class Solved:
 
     def __getstate__(self): return dict(vars(self), images=None)
 
-    def keeping(self,
-        numbers, # of the branches that stay, in their new order
-    ): # a `Solved`
-        "The same for a model with fewer branches."
-        logits = {numbers.index(k): z for k, z in self.logits.items() if k in numbers}
-        return replace(self, logits=logits)
-
+# %% ../../nbs/train/37_solving.ipynb #7b3050aa
+@patch
+def keeping(self:Solved,
+    numbers, # of the branches that stay, in their new order
+) -> Solved:
+    "The same for a model with fewer branches."
+    logits = {numbers.index(k): z for k, z in self.logits.items() if k in numbers}
+    return replace(self, logits=logits)
