@@ -439,6 +439,8 @@ def _fit(learn, out, args):
     timed = [ForMinutes(args['minutes'])] if args['minutes'] else []
     cbs = [PolicyLog(), saver, *shown, *timed]
     with stored, group: learn.fine_tune(args['epochs'], cbs=cbs)
+    for cb in timed:
+        if cb.ended_in: print(f'the time was up in epoch {cb.ended_in} of {args["epochs"]}')
     return saver.elapsed()
 
 def _train(out, args):

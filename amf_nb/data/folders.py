@@ -602,17 +602,21 @@ def _readable(pairs, skip_bad, n_workers):
     return [o for o in pairs if o[0] not in gone]
 
 # %% ../../nbs/data/50_folders.ipynb #1d0b2d2c
+def _unlike(files, what):
+    "The first of `files` and the first that differs from it in `what`; None if they are alike"
+    other = next((f for f in files if what(f)!=what(files[0])), None)
+    return other and f"{files[0]} and {other}"
+
 def _tell_copies(train, held, copies):
     "Warn of equal files, `copies`, that have different labels or lie on both sides"
     learned = {p for p,_ in train}
     label = {p: o if isinstance(o, str) else sorted(o) for p,o in [*train,*held]}
-    torn = [ps for ps in copies if any(label[p]!=label[ps[0]] for p in ps)]
-    both = [ps for ps in copies if 0 < len(learned.intersection(ps)) < len(ps)]
-    for found,what,remedy in ((torn, 'with different labels', 'the wrong ones'),
-                              (both, 'to learn from and to score on', 'all but one of each')):
-        which = _some([f"{ps[0]} and {ps[1]}" for ps in found])
-        if found:
-            warnings.warn(f"equal pictures {what} ({len(found)}): {which}. Delete {remedy}")
+    for what,said,remedy in ((label.get, 'with different labels', 'the wrong ones'),
+                             (learned.__contains__, 'to learn from and to score on',
+                              'all but one of each')):
+        found = [pair for files in copies if (pair := _unlike(files, what))]
+        if found: warnings.warn(f"equal pictures {said} ({len(found)}): {_some(found)}. "
+                                f"Delete {remedy}")
 
 # %% ../../nbs/data/50_folders.ipynb #88786a80
 def _find_pairs(path, valid, csv, fn_col, label_col, label_delim):

@@ -27,7 +27,8 @@ from fastcore.basics import patch
 from PIL import Image
 
 from ..data.loaders import FASHION_VOCAB, array_dls, read_fashion, sample_path
-from ..method.backbones import create_backbone, weights_package
+from ..method.backbones import create_backbone
+from ..method.weights import weights_package
 from ..method.branches import Branch, Trunk, create_head, plan_stages
 from ..method.fusion import AMFModel
 from ..method.strategies import default_strategies, resolve_strategies

@@ -8,8 +8,9 @@ __all__ = ['ForMinutes']
 # %% ../../nbs/train/55_clock.ipynb #95921108
 import math
 import time
+from numbers import Real
 
-from fastai.callback.core import CancelFitException, CancelTrainException, Callback
+from fastai.callback.core import CancelFitException, Callback
 from fastai.torch_core import num_distrib
 from fastcore.basics import patch
 
@@ -22,9 +23,10 @@ class ForMinutes(Callback):
         minutes:float, # of training and the validation between epochs, earlier parts of it included
         clock=time.perf_counter, # a function that tells the seconds
     ):
-        if isinstance(minutes, bool) or not 0 < minutes < math.inf:
+        number = isinstance(minutes, Real) and not isinstance(minutes, bool)
+        if not number or not 0 < minutes < math.inf:
             raise ValueError(f'`minutes`={minutes!r}: give a number of minutes above 0')
-        self.minutes, self.clock = minutes, clock
+        self.minutes, self.clock, self.ended_in = minutes, clock, None
 
     @property
     def passed(self): # share of the time
@@ -37,7 +39,19 @@ def before_fit(self:ForMinutes):
     "The clock starts."
     if num_distrib() > 1:
         raise ValueError(f'`minutes`={self.minutes} works in one process only: give `epochs`')
-    self.began = self.clock()
+    self.began, self.ended_in = self.clock(), None
+
+# %% ../../nbs/train/55_clock.ipynb #26ea4aac
+class _Until:
+    "The batches of a `DataLoader` until the function `over` says so; one at least."
+    def __init__(self, dl, over): self.dl, self.over = dl, over
+    def __len__(self): return len(self.dl)
+    def __getattr__(self, name): return getattr(vars(self)['dl'], name)
+
+    def __iter__(self):
+        for batch in self.dl:
+            yield batch
+            if self.over(): return
 
 # %% ../../nbs/train/55_clock.ipynb #a60bb569
 @patch
@@ -46,17 +60,18 @@ def _follow(self:ForMinutes, batches):
     steps = (self.epoch + batches / len(self.dl)) / self.n_epoch
     self.learn.pct_train = max(steps, min(self.passed, 1.))
 
-@patch
-def before_train(self:ForMinutes):
-    "The schedule goes on where it was."
-    self._follow(0)
-
 # %% ../../nbs/train/55_clock.ipynb #256ad299
 @patch
+def before_train(self:ForMinutes):
+    "The schedule goes on where it was; the batches end when the time is up."
+    self._follow(0)
+    self.learn.dl = _Until(self.dl, lambda: self.passed >= 1)
+
+@patch
 def after_batch(self:ForMinutes):
-    "The schedule goes on; training ends if the time is up."
+    "The schedule goes on; the epoch in which the time is up is noted."
     self._follow(self.iter + 1)
-    if self.passed >= 1: raise CancelTrainException()
+    if self.passed >= 1: self.ended_in = self.epoch + 1
 
 # %% ../../nbs/train/55_clock.ipynb #b5c8bd40
 @patch

@@ -167,7 +167,7 @@ def _put_logits(logits, z, rows, k, shape):
 
 # %% ../../nbs/use/20_routing.ipynb #5bdc6b9c
 def _is_number(v, kind=(int, float)):
-    return isinstance(v, kind) and not isinstance(v, bool)
+    return isinstance(v, kind) and not isinstance(v, bool) and v >= 0
 
 @dataclass(frozen=True)
 class ByWeight:
@@ -177,7 +177,8 @@ class ByWeight:
 
     def __post_init__(self):
         if not _is_number(self.threshold):
-            raise ValueError(f'`threshold`={self.threshold!r}: give the least weight of a branch')
+            raise ValueError(f'`threshold`={self.threshold!r}: give the least weight of a branch, '
+                             'a number from 0 to 1')
         if self.top_k is not None and not (_is_number(self.top_k, int) and self.top_k >= 1):
             raise ValueError(f'`top_k`={self.top_k!r}: run at least 1 branch')
 
