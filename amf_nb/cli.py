@@ -107,7 +107,7 @@ def check_options(
         if name in options and not fits(options[name]):
             raise ValueError(f'`{name}`={options[name]!r}: give {remedy}')
 
-# %% ../nbs/95_cli.ipynb #5981a896
+# %% ../nbs/95_cli.ipynb #08478004
 def _names(strategies):
     "The names in `strategies`, which has commas between; None for the default ones."
     names = [name.strip() for name in strategies.split(',') if name.strip()]
@@ -116,19 +116,26 @@ def _names(strategies):
                          'three, or give names with commas between')
     return names or None
 
+# %% ../nbs/95_cli.ipynb #c1eadfd9
 def _check_solvable(epochs, strategies):
+    "`ValueError` if `epochs` is 0 and none of `strategies` is a probe."
     if epochs or any(s.probe for s in strategies): return
     names = ', '.join(one_line(s.name) for s in strategies)
     raise ValueError(f'`epochs`=0 solves probes and trains nothing, and of {names} none is a '
                      'probe: give at least 1, or name the strategy probe in `strategies`')
 
-def _check_choices(args):
-    "Raise what would stop a run with the arguments `args`, if no image is needed to know it."
-    check_options(**args)
-    folder = args['folder']
+# %% ../nbs/95_cli.ipynb #a891926b
+def _check_folder(folder):
+    "`NotADirectoryError` unless `folder` is one; None stands for the shipped sample."
     if folder is not None and not (folder and Path(folder).is_dir()):
         raise NotADirectoryError(f'`folder`={folder!r} is not a folder: '
                                  'give a folder that has a folder of images for every class')
+
+# %% ../nbs/95_cli.ipynb #5981a896
+def _check_choices(args):
+    "Raise what would stop a run with the arguments `args`, if no image is needed to know it."
+    check_options(**args)
+    _check_folder(args['folder'])
     if args.get('minutes') and num_distrib() > 1:
         raise ValueError('`minutes` works in one process only: give `epochs`')
     _check_solvable(args['epochs'], resolve_strategies(_names(args['strategies'])))
@@ -146,12 +153,9 @@ def _plain(run):
     if not path.name: return path # the top of a disk
     return path.with_name(path.name.removesuffix('.unfinished') or path.name)
 
-def _run_folder(out, stem):
-    "The folder for a run: `out`, which has to be free; without `out` the next free `runs/STEM`."
-    if not out:
-        tries = (Path('runs') / f'{stem}{f"-{i}" if i > 1 else ""}' for i in range(1, 10_000))
-        return next(p for p in tries if not p.exists() and not _unfinished(p).exists())
-    given, out = str(out), _plain(out)
+# %% ../nbs/95_cli.ipynb #f0909db9
+def _check_free(out, given):
+    "`FileExistsError` unless a new run can be called `out`, which was written as `given`."
     if os.path.ismount(out):
         raise FileExistsError(f'`out`={given!r} is the top of a disk, which cannot be renamed: '
                               'give a folder in it')
@@ -161,9 +165,17 @@ def _run_folder(out, stem):
     if _unfinished(out).exists():
         raise FileExistsError(f'`out`={given!r} was begun and not finished: '
                               f'{_go_on(out)} goes on, or delete {_unfinished(out)}')
-    return out
 
-# %% ../nbs/95_cli.ipynb #4a39e72f
+# %% ../nbs/95_cli.ipynb #bbdcb2e3
+def _run_folder(out, stem):
+    "The folder for a run: `out`, which has to be free; without `out` the next free `runs/STEM`."
+    if out:
+        _check_free(_plain(out), str(out))
+        return _plain(out)
+    tries = (Path('runs') / f'{stem}{f"-{i}" if i > 1 else ""}' for i in range(1, 10_000))
+    return next(p for p in tries if not p.exists() and not _unfinished(p).exists())
+
+# %% ../nbs/95_cli.ipynb #85da7104
 def _command(args):
     "The command line that repeats a run with the arguments `args`."
     quoted = lambda v: shlex.quote(str(v))
@@ -173,6 +185,7 @@ def _command(args):
                if k not in ('folder', 'out')]
     return ' '.join(['amf_train', *folder, *options])
 
+# %% ../nbs/95_cli.ipynb #a62bb42a
 def _from_anywhere(args):
     "`args` with paths that mean the same from every folder."
     images = Path(args['folder'] or '')
@@ -182,7 +195,9 @@ def _from_anywhere(args):
         return os.path.abspath(path) if path and not inside and Path(path).exists() else path
     return args | {k: absolute(k) for k in ('folder', 'weights', 'csv', 'valid') if k in args}
 
+# %% ../nbs/95_cli.ipynb #4a39e72f
 def _write_json(file, values):
+    "Write `values` to `file` as JSON, in one step."
     write_aside(file, lambda part: part.write_text(json.dumps(values, indent=1)))
 
 def _begin(args):
@@ -313,15 +328,19 @@ def _results(learn, folder, seconds):
 
 
 # %% ../nbs/95_cli.ipynb #6d98af29
-def _finish(out, text, report=True):
-    "Give the run its name, print `text`, and make the report."
-    folder = _unfinished(out)
+def _give_name(out):
+    "Rename the unfinished run to `out`, the name of a whole one, without its checkpoints."
     if out.is_dir() and not any(out.iterdir()): out.rmdir() # not every system renames over a folder
     if out.exists():
         raise FileExistsError(f'{out} was filled by somebody meanwhile: '
-                              f'the run is whole and stays in {folder}')
-    folder.rename(out)
+                              f'the run is whole and stays in {_unfinished(out)}')
+    _unfinished(out).rename(out)
     shutil.rmtree(out / 'checkpoints', ignore_errors=True)
+
+# %% ../nbs/95_cli.ipynb #c9f5a296
+def _finish(out, text, report):
+    "Give the run its name, print `text`, and make the `report` if that is true."
+    _give_name(out)
     print(f'{text} Model, tables and figures are in {out}')
     if report:
         with _or_say(f'report, which `amf_report {shlex.quote(str(out))}` makes later'):
@@ -399,15 +418,19 @@ def _learner_for(args):
     check_savable(learn)
     return learn.remove_cbs([BranchGuard, ProgressCallback]).add_cb(BranchGuard(args['on_fault']))
 
+# %% ../nbs/95_cli.ipynb #38a4fe40
+def _shares_right(learn):
+    "Probe to its share of right answers about training images whose label was hidden from it."
+    targets, multi, names = learn.solved.targets_N, learn.core.multilabel, learn.core.names
+    return {names[k]: hits_of(z, targets, multi).mean() for k, z in learn.honest.items()}
+
 # %% ../nbs/95_cli.ipynb #758ded0f
 def _solve_first(learn):
     "Solve the probes of `learn`; what they are worth, as a line, or None without probes."
     if not any(b.strategy.probe for b in learn.core.branches): return None
     start = time.perf_counter()
     learn.fine_tune(0)
-    targets, multi, names = learn.solved.targets_N, learn.core.multilabel, learn.core.names
-    right = {names[k]: hits_of(z, targets, multi).mean() for k, z in learn.honest.items()}
-    said = ', '.join(f'{one_line(name)} {share:.1%}' for name, share in right.items())
+    said = ', '.join(f'{one_line(k)} {share:.1%}' for k, share in _shares_right(learn).items())
     return (f'solved in {time.perf_counter() - start:.0f} s, right about training images '
             f'whose label was hidden from it: {said}')
 
@@ -517,10 +540,12 @@ def _resumed(run, args):
                       'the result may differ in the last digits')
     return out, {k: v for k, v in plain.items() if k in args} | config['args']
 
-# %% ../nbs/95_cli.ipynb #94977ebc
+# %% ../nbs/95_cli.ipynb #a8a09fe3
 def _escaped(text):
+    "`text` with line breaks, control characters and bytes that are no UTF-8 as escapes."
     return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in str(text))
 
+# %% ../nbs/95_cli.ipynb #4b7224af
 def _in_folder(folder):
     "The image files in `folder`; others are counted on the error stream, by their endings."
     files, known = find_files(folder), image_suffixes()
@@ -533,12 +558,18 @@ def _in_folder(folder):
               f'a pattern such as "{here}/*" tries them', file=sys.stderr)
     return good
 
+# %% ../nbs/95_cli.ipynb #2e3d629d
+def _named(name):
+    "The image files that `name` stands for: a file or a folder, or else a pattern."
+    hits = [name] if os.path.lexists(name) else sorted(glob(name, recursive=True)) or [name]
+    found = []
+    for hit in map(Path, hits): found += _in_folder(hit) if hit.is_dir() else [hit]
+    return found
+
+# %% ../nbs/95_cli.ipynb #94977ebc
 def _expand(images):
     "Image files named by files, folders and glob patterns, in order, each once."
-    found = []
-    for name in map(str, images):
-        hits = [name] if os.path.lexists(name) else sorted(glob(name, recursive=True)) or [name]
-        for hit in map(Path, hits): found += _in_folder(hit) if hit.is_dir() else [hit]
+    found = [file for name in map(str, images) for file in _named(name)]
     once = {}
     for file in found: once.setdefault(os.path.abspath(file), file)
     if more := len(found) - len(once):
@@ -736,7 +767,7 @@ def bench_run(
     _say_failed(failed, Path(out))
     return int(bool(failed))
 
-# %% ../nbs/95_cli.ipynb #a86c5273
+# %% ../nbs/95_cli.ipynb #2ede91c1
 def _check_figure(file):
     "An error that names the remedy unless a figure can be written to `file`; None is no figure."
     if file is None: return
@@ -745,6 +776,7 @@ def _check_figure(file):
         raise ValueError(f'`figure`={str(file)!r}: give a name that ends in .png, .svg or .pdf')
     check_writable(file, 'figure')
 
+# %% ../nbs/95_cli.ipynb #a86c5273
 def bench_show(
     folder:str, # folder of a bench, or its records.jsonl
     figure:str=None, # file to draw the figure to as well: .png, .svg or .pdf
@@ -782,6 +814,8 @@ def bench_speed(
     return 0
 
 # %% ../nbs/95_cli.ipynb #a6b2e5a4
+_BENCH = 'Compare methods over data sets and seeds, with one record for each, or their speed.'
+
 def _presets_text():
     "All presets in one sentence."
     def said(name, parts):
@@ -790,21 +824,22 @@ def _presets_text():
     return 'Presets: ' + '; '.join(said(*preset) for preset in PRESETS.items())
 
 # %% ../nbs/95_cli.ipynb #c784c18d
-_BENCH = 'Compare methods over data sets and seeds, with one record for each, or their speed.'
+def _add_command(commands, name, func, positional, epilog=None):
+    "Let `commands` have the command `name`, which calls `func` and ends its help with `epilog`."
+    made = make_parser(func, positional, None, dict(ray='auto'))
+    known = dict(description=made.description, help=made.description, epilog=epilog)
+    q = commands.add_parser(name, parents=[made], add_help=False, **known,
+                            formatter_class=made.formatter_class)
+    q.set_defaults(func=func)
 
+# %% ../nbs/95_cli.ipynb #490df972
 def _bench_parser():
     "The command line of `amf_bench`."
     p = argparse.ArgumentParser('amf_bench', description=_BENCH)
-    sub = p.add_subparsers(required=True, metavar='run | table | speed')
-    more = dict(run=_presets_text(), speed=f'Sections: {", ".join(SECTIONS)}')
-    functions = dict(run=(bench_run, 'preset'), table=(bench_show, 'folder'),
-                     speed=(bench_speed, None))
-    for name, (func, positional) in functions.items():
-        made = make_parser(func, positional, None, dict(ray='auto'))
-        known = dict(description=made.description, help=made.description, epilog=more.get(name))
-        q = sub.add_parser(name, parents=[made], add_help=False, **known,
-                           formatter_class=made.formatter_class)
-        q.set_defaults(func=func)
+    commands = p.add_subparsers(required=True, metavar='run | table | speed')
+    _add_command(commands, 'run', bench_run, 'preset', _presets_text())
+    _add_command(commands, 'table', bench_show, 'folder')
+    _add_command(commands, 'speed', bench_speed, None, f'Sections: {", ".join(SECTIONS)}')
     return p
 
 # %% ../nbs/95_cli.ipynb #f50d9760

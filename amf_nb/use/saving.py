@@ -88,34 +88,46 @@ _batch_steps = dict(
     TrainAffine=(TrainAffine, _affine),
     RandomResizedCropGPU=(RandomResizedCropGPU, 'size ratio mode valid_scale'))
 
-# %% ../../nbs/use/40_saving.ipynb #0f32d6b6
-def _step_argument(step, name):
-    "The argument `name` of the transform `step` as JSON values; a size as [height, width]."
-    v = getattr(step, name)
-    if name == 'size' and v is not None:
-        size = [v, v] if isinstance(v, int) else [*map(int, v)]
-        of_batch = isinstance(step, (AffineCoordTfm, RandomResizedCropGPU))
-        return size if of_batch else size[::-1] # from Pillow's order, width first
-    if name in ('resamples', 'ratio'): return [*map(int if name == 'resamples' else float, v)]
-    return str(v) if isinstance(v, str) else v
-
-# %% ../../nbs/use/40_saving.ipynb #6039b3c6
+# %% ../../nbs/use/40_saving.ipynb #565be059
 def _name_of(step, known):
     "The name in the table `known` of the transform `step`; None if it is not there."
     kind, fastais = type(step), type(step).__module__ == AffineCoordTfm.__module__
     if isinstance(step, AffineCoordTfm) and fastais: kind = AffineCoordTfm
     return next((name for name, (k, _) in known.items() if kind is k), None)
 
+# %% ../../nbs/use/40_saving.ipynb #0f32d6b6
+def _height_width(step):
+    "The size of the pictures that the transform `step` makes, as [height, width]."
+    size = [step.size] * 2 if isinstance(step.size, int) else [*map(int, step.size)]
+    of_batch = isinstance(step, (AffineCoordTfm, RandomResizedCropGPU))
+    return size if of_batch else size[::-1] # from Pillow's order, width first
+
+# %% ../../nbs/use/40_saving.ipynb #51206eb7
+def _step_argument(step, name):
+    "The argument `name` of the transform `step` as JSON values; a size as [height, width]."
+    v = getattr(step, name)
+    if name == 'size': return v if v is None else _height_width(step)
+    if name == 'resamples': return [*map(int, v)]
+    if name == 'ratio': return [*map(float, v)]
+    return str(v) if isinstance(v, str) else v
+
+# %% ../../nbs/use/40_saving.ipynb #6039b3c6
+def _step_of(step, known):
+    "What the transform `step` does to a validation picture, as JSON values, if it is `known`."
+    if (name := _name_of(step, known)) is None:
+        raise ValueError(f'`dls` change pictures by {step.name!r}, '
+                         f'and what can be saved is {[*known]}: {_remedy}')
+    arguments = known[name][1].split()
+    return dict(name=name, **{k: _step_argument(step, k) for k in arguments})
+
+# %% ../../nbs/use/40_saving.ipynb #1b12f5c1
 def _steps_of(tfms, known):
     "What the transforms `tfms` do to a validation picture, as JSON values, if it is `known`."
     res = []
-    for t in tfms:
-        if t.split_idx == 0 or type(t) in (ToTensor, Normalize): continue
-        if type(t) is IntToFloatTensor and t.div == 255: continue
-        if (name := _name_of(t, known)) is None:
-            raise ValueError(f'`dls` change pictures by {t.name!r}, '
-                             f'and what can be saved is {[*known]}: {_remedy}')
-        res.append(dict(name=name, **{k: _step_argument(t, k) for k in known[name][1].split()}))
+    for step in tfms:
+        if step.split_idx == 0 or type(step) in (ToTensor, Normalize): continue
+        if type(step) is IntToFloatTensor and step.div == 255: continue
+        res.append(_step_of(step, known))
     return res
 
 # %% ../../nbs/use/40_saving.ipynb #e881a99d
@@ -169,6 +181,10 @@ def _config_of(learn):
     c |= dict(format='amf_nb', version=VERSION, routing=rule and asdict(rule))
     return json.loads(json.dumps(c))
 
+# %% ../../nbs/use/40_saving.ipynb #a52fa6f7
+_limits = dict(config=16 * 2**20, header=16 * 2**20, branches=64, classes=100_000, channels=64,
+             side=2**15, pixels=2**24, steps=8)
+
 # %% ../../nbs/use/40_saving.ipynb #de15641f
 def _is_quick(pattern):
     """Is the regular expression `pattern` matched at once?
@@ -177,32 +193,44 @@ def _is_quick(pattern):
     plain = re.sub(r'\\.|\[[^]]*\]', 'x', pattern) # escaped or in brackets: one character
     return not re.search('[({]', plain) and len(re.findall('[*+?]+', plain)) <= 2
 
-# %% ../../nbs/use/40_saving.ipynb #1b387e0d
-_limits = dict(config=16 * 2**20, header=16 * 2**20, branches=64, classes=100_000, channels=64,
-             side=2**15, pixels=2**24, steps=8)
+# %% ../../nbs/use/40_saving.ipynb #5714a205
+def _check_patterns(items):
+    "`ValueError` unless every regular expression in the strategies `items` is matched at once."
+    patterns = [s.get('train_only') for s in items if isinstance(s, dict)]
+    if not all(p is None or _is_quick(p) for p in patterns):
+        raise ValueError('a `train_only` can take too long to match: write it in 200 characters, '
+                         'without groups and counts and with at most two of *, + and ?')
 
+# %% ../../nbs/use/40_saving.ipynb #94706798
+def _is_text(v):
+    "Is `v` a text that can be written out? A name of bytes that are not UTF-8 cannot."
+    return isinstance(v, str) and not any('\ud800' <= ch <= '\udfff' for ch in v)
+
+def _is_vocab(v, n):
+    "Is `v` a list of `n` distinct names?"
+    if not isinstance(v, list) or len(v) != n: return False
+    return all(map(_is_text, v)) and len({*v}) == len(v)
+
+# %% ../../nbs/use/40_saving.ipynb #d10bebe2
+def _is_number(v, lo, hi, kind=(int, float)):
+    "Is `v` a number (True and False are none) from `lo` to `hi`?"
+    return isinstance(v, kind) and not isinstance(v, bool) and lo <= v <= hi
+
+def _are_numbers(v, n, lo, hi, kind=(int, float)):
+    "Is `v` a list of `n` numbers from `lo` to `hi`?"
+    return isinstance(v, list) and len(v) == n and all(_is_number(o, lo, hi, kind) for o in v)
+
+# %% ../../nbs/use/40_saving.ipynb #1b387e0d
 def _strategies_of(items):
     "The strategies that `items` of a configuration describe; `ValueError` if they describe none."
     most = _limits['branches']
     if not isinstance(items, list) or not 1 <= len(items) <= most:
         raise ValueError(f'there have to be 1 to {most} of them')
-    patterns = [s.get('train_only') for s in items if isinstance(s, dict)]
-    if not all(p is None or _is_quick(p) for p in patterns):
-        raise ValueError('a `train_only` can take too long to match: write it in 200 characters, '
-                         'without groups and counts and with at most two of *, + and ?')
+    _check_patterns(items)
     try: res = resolve_strategies([strategy_from_json(json.dumps(s)) for s in items])
     except TypeError as e: raise ValueError(str(e)) from e
     if not all(_is_text(s.name) for s in res): raise ValueError('a `name` is no text')
     return res
-
-# %% ../../nbs/use/40_saving.ipynb #f6ff28ce
-def _is_text(v):
-    "Is `v` a text that can be written out? A name of bytes that are not UTF-8 cannot."
-    return isinstance(v, str) and not any('\ud800' <= ch <= '\udfff' for ch in v)
-
-def _is_number(v, lo, hi, kind=(int, float)):
-    "Is `v` a number (True and False are none) from `lo` to `hi`?"
-    return isinstance(v, kind) and not isinstance(v, bool) and lo <= v <= hi
 
 # %% ../../nbs/use/40_saving.ipynb #618d1d85
 def _is_arch(name):
@@ -216,10 +244,6 @@ def _is_arch(name):
 def _is_size(v):
     "Is `v` [height, width] of no more pixels than a model will be given?"
     return _are_numbers(v, 2, 1, _limits['side'], int) and v[0] * v[1] <= _limits['pixels']
-
-def _are_numbers(v, n, lo, hi, kind=(int, float)):
-    "Is `v` a list of `n` numbers from `lo` to `hi`?"
-    return isinstance(v, list) and len(v) == n and all(_is_number(o, lo, hi, kind) for o in v)
 
 # %% ../../nbs/use/40_saving.ipynb #521e4e57
 _argument_checks = dict(
@@ -250,12 +274,14 @@ def _are_steps(v, known):
     few = isinstance(v, list) and len(v) <= _limits['steps']
     return few and all(_is_step(s, known) for s in v)
 
+# %% ../../nbs/use/40_saving.ipynb #6db4550f
 def _are_stats(v, n_in):
     "Is `v` [means, standard deviations], for each channel of `n_in` or one for all?"
     if not isinstance(v, list) or len(v) != 2: return False
     rows = all(isinstance(row, list) and len(row) in (1, n_in) for row in v)
     return rows and all(_are_numbers(row, len(row), lo, 1e6) for row, lo in zip(v, (-1e6, 1e-6)))
 
+# %% ../../nbs/use/40_saving.ipynb #2ab0a634
 def _is_image(v, n_in):
     "Is `v` what `image_spec` gives for images of `n_in` channels?"
     if not isinstance(v, dict): return False
@@ -271,6 +297,7 @@ def _is_rule(v, K):
     except ValueError: return False
     return True
 
+# %% ../../nbs/use/40_saving.ipynb #60082fc3
 def _is_policy_fit(v):
     "Is `v` None or a table of numbers and names, as `learn.policy_fit`?"
     plain = lambda o: o is None or _is_text(o) or _is_number(o, -1e300, 1e300)
@@ -289,11 +316,6 @@ def _is_fit(v, names):
     return ok and v['best_branch'] in (None, *names) and _is_policy_fit(v['policy_fit'])
 
 # %% ../../nbs/use/40_saving.ipynb #8cb14b41
-def _is_vocab(v, n):
-    "Is `v` a list of `n` distinct names?"
-    if not isinstance(v, list) or len(v) != n: return False
-    return all(map(_is_text, v)) and len({*v}) == len(v)
-
 _fields = dict(
     arch=(lambda v, c: _is_arch(v),
           'the name of an architecture that timm or torchvision has here: '
@@ -456,6 +478,7 @@ def _config_digest(config):
     read_again = _strict_json(json.dumps(described).encode()) # numbers as a reader has them
     return hashlib.sha256(json.dumps(read_again, sort_keys=True).encode()).hexdigest()[:16]
 
+# %% ../../nbs/use/40_saving.ipynb #5be3ccb0
 def _check_unedited(config_file, weights_file):
     "`ValueError` unless `config_file` says what it did when `weights_file` was written."
     with safe_open(weights_file, 'pt') as f: written_with = (f.metadata() or {}).get('config')
@@ -519,12 +542,10 @@ def _file_inside(folder, name):
 def _read_config(path):
     "The checked contents of `config.json` in the folder `path`."
     _check_path(path)
-    if not Path(path).is_dir():
-        raise FileNotFoundError(f'`path`={str(path)!r} is not a folder: '
-                                'give the folder that `learn.save_amf` wrote')
+    given, remedy = f'`path`={str(path)!r}', 'give the folder that `learn.save_amf` wrote'
+    if not Path(path).is_dir(): raise FileNotFoundError(f'{given} is not a folder: {remedy}')
     if not (Path(path) / 'config.json').exists():
-        raise FileNotFoundError(f'`path`={str(path)!r} holds no `config.json`: '
-                                'give the folder that `learn.save_amf` wrote')
+        raise FileNotFoundError(f'{given} holds no `config.json`: {remedy}')
     file, most = _file_inside(path, 'config.json'), _limits['config']
     if file.stat().st_size > most:
         raise ValueError(f'{file} has more than {most} bytes: save the model again')
@@ -532,14 +553,14 @@ def _read_config(path):
     except ValueError as e:
         raise ValueError(f'{file} is not valid JSON ({e}): save the model again') from e
     if (run := Path(path) / 'model').is_dir() and c.get('format') != 'amf_nb':
-        raise ValueError(f'`path`={str(path)!r} is the folder of a run: '
-                         f'its model is in {str(run)!r}')
+        raise ValueError(f'{given} is the folder of a run: its model is in {str(run)!r}')
     return _check_config(c, file)
 
 # %% ../../nbs/use/40_saving.ipynb #4e866f00
 _bytes_of_dtype = dict(F64=8, F32=4, F16=2, BF16=2, # bytes of one number
                        I64=8, I32=4, I16=2, I8=1, U8=1, BOOL=1)
 
+# %% ../../nbs/use/40_saving.ipynb #25dbdce3
 def _is_tensor(t):
     "Is `t` what the header of a safetensors file says of one tensor?"
     if not isinstance(t, dict) or set(t) != {'dtype', 'shape', 'data_offsets'}: return False
