@@ -491,7 +491,7 @@ def train_run(
     out:str=None, # folder for the run; none: the next free one under runs/
     policy:str='auto', # auto, trunk, cnn or none
     fusion:str='log_probs', # log_probs or probs
-    weights:str=None, # file with pretrained weights; none: see the chapter on backbones
+    weights:str=None, # file with pretrained weights; none: see the chapter on weights
     scratch:bool=False, # start from random weights
     csv:str=None, # CSV of file names and labels; file names are relative to the folder
     fn_col:str=None, # column of file names in the CSV, by name or number from 0; none finds it
@@ -577,17 +577,23 @@ def _expand(images):
     return list(once.values())
 
 # %% ../nbs/95_cli.ipynb #a8eaa5c9
+def _joint_of(vocab):
+    "What stands between several labels: a space, or a mark if names of classes have spaces."
+    return next((mark for mark in ' ;|' if not any(mark in name for name in vocab)), ';')
+
 def _labels_of(probs, vocab, multilabel):
     "The label of each row of `probs` (N, C); where there may be several, all that are likely."
     if not multilabel: return [vocab[int(i)] for i in probs.argmax(1)]
-    return [' '.join(v for v, q in zip(vocab, p) if q > 0.5) for p in probs]
+    joint = _joint_of(vocab)
+    return [joint.join(v for v, q in zip(vocab, p) if q > 0.5) for p in probs]
 
+# %% ../nbs/95_cli.ipynb #cf1a36c6
 def predict_table(
     learn, # from `load_amf`
     files, # readable image files
     bs:int=64, # images a batch
 ) -> pd.DataFrame: # one row a file: file, label, probability, and the weight of each branch
-    "Label, probability and branch weights of every file."
+    "Label, probability (of several labels that of the likeliest) and branch weights of every file."
     m, dl = learn.model, learn.dls.test_dl(list(files), bs=bs, num_workers=0)
     parts = learn.gather_parts(dl, routed=True)
     with torch.no_grad(): fused = m.combine(dict(logits=parts['logits']), parts['weights'])
@@ -746,7 +752,6 @@ def _say_failed(failed, out):
     errors = out / 'errors.jsonl'
     if failed: print(f'{errors} says more; the same command tries again', file=sys.stderr)
 
-# %% ../nbs/95_cli.ipynb #ea258b46
 def bench_run(
     preset:str, # name of a preset, or a JSON file with a list of cells
     out:str='bench', # folder for records and predictions; what it holds already is not run again
