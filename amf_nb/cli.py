@@ -61,7 +61,9 @@ from .study.tables import bench_table, plot_bench
 from .method.strategies import resolve_strategies
 
 # %% ../nbs/95_cli.ipynb #fd8c4232
-def _spellings(name): return list(dict.fromkeys([f'--{name}', f'--{name.replace("_", "-")}']))
+def _spellings(name):
+    "The ways to write the option `name`, each once."
+    return list(dict.fromkeys([f'--{name}', f'--{name.replace("_", "-")}']))
 
 def make_parser(
     func, # a function whose parameters have comments
@@ -297,6 +299,7 @@ def _metrics(learn, interp, seconds):
                 peak_memory_mb=peak_memory_mb())
 
 def _judge(learn, interp):
+    "What is to be said of the policy, in a sentence."
     return interp.verdict() if learn.policy_fit else 'There is no policy to judge.'
 
 # %% ../nbs/95_cli.ipynb #f90c2872
@@ -397,7 +400,9 @@ def after_validate(self:TerminalProgress):
     self.bar.close()
 
 # %% ../nbs/95_cli.ipynb #2f7b7ec4
-def _column(name): return int(name) if name and name.isdigit() else name or None
+def _column(name):
+    "The column `name`, as a number if it is one; None if it is empty."
+    return int(name) if name and name.isdigit() else name or None
 
 def _dls_for(args):
     "The `DataLoaders` that the options ask for."
@@ -587,7 +592,7 @@ def _labels_of(probs, vocab, multilabel):
     joint = _joint_of(vocab)
     return [joint.join(v for v, q in zip(vocab, p) if q > 0.5) for p in probs]
 
-# %% ../nbs/95_cli.ipynb #cf1a36c6
+# %% ../nbs/95_cli.ipynb #e4b52423
 def predict_table(
     learn, # from `load_amf`
     files, # readable image files

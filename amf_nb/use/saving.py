@@ -163,7 +163,9 @@ def _check_made(config):
                          'use `learn.export()`')
 
 # %% ../../nbs/use/40_saving.ipynb #75bb3a1b
-def _number_or_none(v): return None if isinstance(v, float) and not math.isfinite(v) else v
+def _number_or_none(v):
+    "`v`, or None if it is a number that JSON cannot hold."
+    return None if isinstance(v, float) and not math.isfinite(v) else v
 
 def _fit_of(learn):
     "What a second fit of `learn` depends on besides the model, as JSON values."
