@@ -46,7 +46,9 @@ class _Until:
     "The batches of a `DataLoader` until the function `over` says so; one at least."
     def __init__(self, dl, over): self.dl, self.over = dl, over
     def __len__(self): return len(self.dl)
-    def __getattr__(self, name): return getattr(vars(self)['dl'], name)
+    def __getattr__(self, name):
+        if name == 'dl': raise AttributeError(name) # of a copy that has nothing yet
+        return getattr(self.dl, name)
 
     def __iter__(self):
         for batch in self.dl:
@@ -62,19 +64,27 @@ def _follow(self:ForMinutes, batches):
 
 # %% ../../nbs/train/55_clock.ipynb #256ad299
 @patch
+def _over(self:ForMinutes):
+    "Is the time up? If so the epoch is noted."
+    if self.passed >= 1: self.ended_in = self.epoch + 1
+    return self.passed >= 1
+
+# %% ../../nbs/train/55_clock.ipynb #cf71d4f9
+@patch
 def before_train(self:ForMinutes):
     "The schedule goes on where it was; the batches end when the time is up."
     self._follow(0)
-    self.learn.dl = _Until(self.dl, lambda: self.passed >= 1)
+    self.learn.dl = _Until(self.dl, self._over)
 
 @patch
 def after_batch(self:ForMinutes):
-    "The schedule goes on; the epoch in which the time is up is noted."
+    "The schedule goes on."
     self._follow(self.iter + 1)
-    if self.passed >= 1: self.ended_in = self.epoch + 1
 
 # %% ../../nbs/train/55_clock.ipynb #b5c8bd40
 @patch
 def before_epoch(self:ForMinutes):
     "No epoch but the first begins when the time is up."
-    if self.epoch and self.passed >= 1: raise CancelFitException()
+    if not self.epoch or self.passed < 1: return
+    self.ended_in = self.ended_in or self.epoch
+    raise CancelFitException()
