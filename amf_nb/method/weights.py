@@ -32,7 +32,7 @@ def _opened(path):
 
 # %% ../../nbs/method/18_weights.ipynb #7f87da94
 def _read_file(path):
-    "The same; `ValueError` with a remedy for a file that holds something else."
+    "What `_opened` gives; `ValueError` with a remedy if the file cannot be read like that."
     try: return _opened(path)
     except pickle.UnpicklingError as e:
         mend = "torch.save(torch.load(p, weights_only=False)['model'], 'weights.pth')"
