@@ -89,7 +89,6 @@ def make_parser(
 # %% ../nbs/95_cli.ipynb #a5ab0253
 _OPTIONS = dict(
     epochs=(lambda v: v >= 0, 'at least 1, or 0 to solve probes only'),
-    minutes=(lambda v: v is None or 0 < v < math.inf, 'a number above 0'),
     size=(lambda v: v == 0 or 8 <= v <= MOST_PIXELS, f'a side of 8 to {MOST_PIXELS} pixels'),
     bs=(lambda v: v >= 1, 'at least 1 image a batch'),
     lr=(lambda v: 0 < v < math.inf, 'a number above 0, such as 0.005'),
@@ -138,8 +137,7 @@ def _check_choices(args):
     "Raise what would stop a run with the arguments `args`, if no image is needed to know it."
     check_options(**args)
     _check_folder(args['folder'])
-    if args.get('minutes') and num_distrib() > 1:
-        raise ValueError('`minutes` works in one process only: give `epochs`')
+    if args.get('minutes') is not None: ForMinutes(args['minutes']) # refuses what it cannot do
     _check_solvable(args['epochs'], resolve_strategies(_names(args['strategies'])))
     create_backbone(args['arch'], not args['scratch'], args['weights'])
 
@@ -464,7 +462,7 @@ def _fit(learn, out, args):
     shown, views = [] if rank_distrib() else [TerminalProgress()], args['views']
     stored = learn.feature_cache(views) if views else contextlib.nullcontext()
     group = learn.distrib_ctx() if num_distrib() > 1 else contextlib.nullcontext()
-    timed = [ForMinutes(args['minutes'])] if args['minutes'] else []
+    timed = [] if args['minutes'] is None else [ForMinutes(args['minutes'])]
     cbs = [PolicyLog(), saver, *shown, *timed]
     with stored, group: learn.fine_tune(args['epochs'], cbs=cbs)
     for cb in timed:
@@ -598,7 +596,7 @@ def predict_table(
     files, # readable image files
     bs:int=64, # images a batch
 ) -> pd.DataFrame: # one row a file: file, label, probability, and the weight of each branch
-    "Label, probability (of several labels that of the likeliest) and branch weights of every file."
+    "Label, probability of the likeliest label, and branch weights of every file."
     m, dl = learn.model, learn.dls.test_dl(list(files), bs=bs, num_workers=0)
     parts = learn.gather_parts(dl, routed=True)
     with torch.no_grad(): fused = m.combine(dict(logits=parts['logits']), parts['weights'])

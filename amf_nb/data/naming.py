@@ -6,7 +6,10 @@
 __all__ = ['clean_label', 'some_of', 'is_utf8', 'check_names', 'split_of', 'sides_of', 'file_identity', 'once', 'check_apart']
 
 # %% ../../nbs/data/46_naming.ipynb #c0dd22e8
-import os, re, unicodedata, warnings
+import os
+import re
+import unicodedata
+import warnings
 from collections import defaultdict
 
 # %% ../../nbs/data/46_naming.ipynb #dc3fb0e0

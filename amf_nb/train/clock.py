@@ -26,6 +26,8 @@ class ForMinutes(Callback):
         number = isinstance(minutes, Real) and not isinstance(minutes, bool)
         if not number or not 0 < minutes < math.inf:
             raise ValueError(f'`minutes`={minutes!r}: give a number of minutes above 0')
+        if num_distrib() > 1:
+            raise ValueError(f'`minutes`={minutes} works in one process only: give `epochs`')
         self.minutes, self.clock, self.ended_in = minutes, clock, None
 
     @property
@@ -37,8 +39,6 @@ class ForMinutes(Callback):
 @patch
 def before_fit(self:ForMinutes):
     "The clock starts."
-    if num_distrib() > 1:
-        raise ValueError(f'`minutes`={self.minutes} works in one process only: give `epochs`')
     self.began, self.ended_in = self.clock(), None
 
 # %% ../../nbs/train/55_clock.ipynb #26ea4aac

@@ -166,7 +166,8 @@ def _put_logits(logits, z, rows, k, shape):
     return logits
 
 # %% ../../nbs/use/20_routing.ipynb #5bdc6b9c
-def _is_number(v, kind=(int, float)):
+def _not_negative(v, kind=(int, float)):
+    "Is `v` a number of `kind`, 0 or more? True, False and nan are none."
     return isinstance(v, kind) and not isinstance(v, bool) and v >= 0
 
 @dataclass(frozen=True)
@@ -176,10 +177,10 @@ class ByWeight:
     top_k: int = None # the most branches to run; None for all
 
     def __post_init__(self):
-        if not _is_number(self.threshold):
+        if not _not_negative(self.threshold):
             raise ValueError(f'`threshold`={self.threshold!r}: give the least weight of a branch, '
                              'a number from 0 to 1')
-        if self.top_k is not None and not (_is_number(self.top_k, int) and self.top_k >= 1):
+        if self.top_k is not None and not (_not_negative(self.top_k, int) and self.top_k >= 1):
             raise ValueError(f'`top_k`={self.top_k!r}: run at least 1 branch')
 
 # %% ../../nbs/use/20_routing.ipynb #6a3362f2
@@ -204,9 +205,9 @@ class Cascade:
 
     def __post_init__(self):
         object.__setattr__(self, 'order', tuple(self.order)) # JSON knows lists only
-        if not _is_number(self.confident):
+        if not _not_negative(self.confident):
             raise ValueError(f'`confident`={self.confident!r}: give a probability')
-        if len({*self.order}) < len(self.order) or not all(_is_number(k, int) for k in self.order):
+        if len({*self.order}) < len(self.order) or not all(_not_negative(k, int) for k in self.order):
             raise ValueError(f'`order`={self.order!r}: give numbers of branches, each once')
 
 # %% ../../nbs/use/20_routing.ipynb #e8f702c0
