@@ -24,7 +24,7 @@ def run(name, n, share, folder):
     data, gentle = development_set(name, 0, n, folder), get_strategy('gentle_half')
     strategy = replace(gentle, name='gentle part', lr_mult=gentle.lr_mult * (share or 1))
     learn = amf_learner(data.dls, strategies=strategy, seed=0).remove_cbs(ProgressCallback)
-    with learn.no_logging(): learn.fine_tune(6) if share else learn.solve(learn.read())
+    with learn.no_logging(): learn.fine_tune(6) if share else learn.solve(learn.read(), slice(None))
     logits_N_K_C, targets_N = learn.branch_logits(data.test_dl(learn))
     logits_N_C = logits_N_K_C[:, 0]
     accuracy = (logits_N_C.argmax(1) == targets_N).double().mean().item()

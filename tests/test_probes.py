@@ -205,6 +205,32 @@ def test_training_after_solving_counts():
     with pytest.raises(ValueError, match='has not been trained'): learn.fine_tune(0)
 
 
+def test_solving_first_changes_nothing_that_training_ends_with():
+    whole, first = make(), make()
+    whole.fine_tune(2, 1e-3, holdout=0.25)
+    first.fine_tune(0)
+    first.fine_tune(2, 1e-3, holdout=0.25)
+    for (k, a), b in zip(whole.model.state_dict().items(), first.model.state_dict().values()): assert torch.equal(a, b), k
+
+
+@pytest.mark.parametrize('before', ['solved', 'failed', 'solved for other images'])
+def test_no_label_of_a_held_out_image_is_in_the_head_that_a_branch_starts_at(before):
+    head = lambda learn: learn.model.branches[3].head[1].weight.detach().clone()
+    fresh, learn, everything = make(), make(), make()
+    if before == 'solved for other images': learn.dls = toy_dls(seed=3)
+    if before == 'failed':
+        with pytest.raises(ZeroDivisionError): learn.fine_tune(1, 1e-3, holdout=0.5, cbs=Fails())
+    else: learn.fine_tune(0)
+    learn.dls = toy_dls()
+    assert np.array_equal(learn.begin(0.25), fresh.begin(0.25)) and same(head(learn), head(fresh))
+    everything.solve(everything.read(), slice(None))
+    assert not same(head(everything), head(fresh), 1e-3)
+
+
+class Fails(Callback):
+    def before_fit(self): 1 / 0
+
+
 def test_a_rate_is_found_after_solving():
     learn = make()
     learn.fine_tune(0)

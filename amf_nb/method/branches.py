@@ -128,7 +128,6 @@ def create_head(
 # %% ../../nbs/method/30_branches.ipynb #c22bca1b
 class Branch(nn.Module):
     "The stages that one strategy trains, and a head: activation at depth `start` to logits (N, C)."
-    head_waits = False # in branches that were exported before there was such a thing
     known = None # batch to logits, while the branch answers every batch once
 
     def __init__(self,
@@ -141,7 +140,6 @@ class Branch(nn.Module):
         self.strategy, self.start = strategy, start
         self.scale = 1. if strategy.probe else strategy.scale # a probe's body enlarges by itself
         self.stages, self.head = nn.ModuleList(stages), head
-        self.head_waits = strategy.head == 'solved' # for the numbers that it starts with
         self.still = _still(self.stages)
         if strategy.bn == 'frozen': self.still += _with_statistics(self.stages)
         # for good, whatever is frozen for a while

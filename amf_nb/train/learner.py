@@ -32,7 +32,7 @@ from .expected import Expected, again, require_steps, with_steps
 from .guard import BranchGuard, pick_policy, without_branches
 from .losses import classifier_loss, loss_to
 from .memory import give_back_memory, keep_freed_memory
-from .solving import (Solved, answering_once, read_features, share_of_rate,
+from .solving import (Reading, Solved, answering_once, read_features, share_of_rate,
                                   solve_heads, waiting)
 from .splits import check_groups, holdout_split, items_at, loader_over
 
@@ -230,6 +230,16 @@ def honest(self:AMFLearner) -> dict: # number of a probe to logits (N, C)
     return self.solved.logits if self.solved else {}
 
 # %% ../../nbs/train/40_learner.ipynb #5d375cce
+@patch
+def _read_before(self:AMFLearner, numbers, groups):
+    "The `Reading` of the branches `numbers` that was kept; None if it was not, or of other images."
+    known = self.solved_here
+    if known is None or not {*numbers} <= {*known.features}: return None
+    groups_N = known.groups_N if groups is None else np.asarray(groups)
+    return Reading(known.features, known.targets_N, groups_N).only(numbers)
+
+
+# %% ../../nbs/train/40_learner.ipynb #544d9d0a
 CACHE_BATCH = 32 # images at once through a frozen network: their activations fit a CPU's cache
 
 @patch
@@ -240,20 +250,28 @@ def read(self:AMFLearner,
     other = self.solved_here is None and not self.trained
     numbers = waiting(self.core, not self.trained, other)
     if not numbers: return None
+    if kept := self._read_before(numbers, groups): return kept
     self.core.to(self.dls.device)
     few = dict(bs=CACHE_BATCH) if self.dls.device.type == 'cpu' else {}
     return read_features(self.core, numbers, self.in_order(**few), groups)
 
+
+# %% ../../nbs/train/40_learner.ipynb #0bdb6650
 @patch
 def solve(self:AMFLearner,
     reading, # from `read`; None leaves everything as it is
-    trained_on=slice(None), # positions of the images that branches will train on
+    trained_on=None, # positions of the images that branches will train on; None if not known yet
 ):
-    "Solve the heads that wait; `solved` has what probes say honestly of the training images."
+    """Solve the heads that wait; `solved` has what probes say honestly of the training images.
+    Without `trained_on` only probes are solved, and what other branches saw is kept."""
     if reading is None: return
-    honest = solve_heads(self.core, reading, trained_on, self.core.multilabel)
+    probes = {k for k, branch in enumerate(self.core.branches) if branch.strategy.probe}
+    now = reading.only(probes) if trained_on is None else reading
+    later = reading.only({*reading.features} - {*now.features})
+    honest = solve_heads(self.core, now, trained_on, self.core.multilabel)
     known = reading.targets_N, reading.groups_N
-    self.solved = Solved(self.dls.train_ds, *known, self.honest | honest)
+    self.solved = Solved(self.dls.train_ds, *known, self.honest | honest, later.features)
+
 
 # %% ../../nbs/train/40_learner.ipynb #4c15a65d
 @patch
@@ -298,7 +316,7 @@ def fit(self:AMFLearner,
     self.check_trains()
     if n_epoch:
         self.check_training()
-        if not hasattr(self, 'lr_finder') and not self.begun: self.solve(self.read())
+        if not hasattr(self, 'lr_finder') and not self.begun: self.solve(self.read(), slice(None))
         self.weigh_all()
     Learner.fit(self, n_epoch, *args, **kwargs)
     if gone := [self.core.names[k] for k in sorted(self.core.dropped)]: self.drop_branches(gone)

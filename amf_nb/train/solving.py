@@ -8,7 +8,7 @@ __all__ = ['FULL_RATE', 'waiting', 'Readers', 'Reading', 'read_features', 'solve
 
 # %% ../../nbs/train/37_solving.ipynb #e59a5b88
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -28,7 +28,8 @@ def waiting(
 ) -> list: # numbers of branches
     "Branches whose head is to be solved."
     unsolved = lambda b: b.strategy.probe and (again or not b.head.weight.any())
-    return [k for k, b in enumerate(model.branches) if unsolved(b) or fresh and b.head_waits]
+    starts = lambda b: fresh and b.strategy.head == 'solved'
+    return [k for k, b in enumerate(model.branches) if unsolved(b) or starts(b)]
 
 # %% ../../nbs/train/37_solving.ipynb #c172be1c
 class Readers(nn.Module):
@@ -52,6 +53,15 @@ class Reading:
     features: dict # number of a branch to (N, F)
     targets_N: torch.Tensor # class numbers (N,), or 0/1 labels (N, C)
     groups_N: np.ndarray # equal for images that are copies of each other
+
+# %% ../../nbs/train/37_solving.ipynb #918887f2
+@patch
+def only(self:Reading,
+    numbers, # of the branches that stay
+) -> Reading:
+    "What the branches `numbers` saw."
+    return replace(self, features={k: f for k, f in self.features.items() if k in numbers})
+
 
 # %% ../../nbs/train/37_solving.ipynb #46275b7e
 @torch.no_grad()
@@ -103,7 +113,6 @@ def _solve_branch(
     n_out = [p for p in branch.head.parameters() if p.ndim == 2][-1].shape[0]
     fit = solve_probe(features_N_F, targets_N, n_out, multilabel, groups_N)
     set_head(branch.head, fit)
-    branch.head_waits = False
     return fit
 
 # %% ../../nbs/train/37_solving.ipynb #2c9961d2
@@ -154,8 +163,9 @@ class Solved:
     targets_N: torch.Tensor # class numbers (N,), or 0/1 labels (N, C)
     groups_N: np.ndarray # equal for images that are copies of each other
     logits: dict # number of a probe to its honest logits (N, C)
+    features: dict = field(default_factory=dict) # of branches whose head waits, as in a `Reading`
 
-    def __getstate__(self): return dict(vars(self), images=None)
+    def __getstate__(self): return dict(vars(self), images=None, features={})
 
 # %% ../../nbs/train/37_solving.ipynb #7b3050aa
 @patch
@@ -163,5 +173,5 @@ def keeping(self:Solved,
     numbers, # of the branches that stay, in their new order
 ) -> Solved:
     "The same for a model with fewer branches."
-    logits = {numbers.index(k): z for k, z in self.logits.items() if k in numbers}
-    return replace(self, logits=logits)
+    anew = lambda rows: {numbers.index(k): r for k, r in rows.items() if k in numbers}
+    return replace(self, logits=anew(self.logits), features=anew(self.features))
