@@ -9,13 +9,14 @@
 # make cpu    the larger comparison of the study wing, about an hour and a half on two cores
 # soak   the long campaigns: killed runs, hostile files, property tests, load; records in bench/soak, about an hour and a half on two cores
 # newest the tests with the newest fastai, in .venv-newest; another Python: make newest PYTHON=python3.13 ENV=.venv-3.13
+# ray    installs ray as well, and runs the tests that need a cluster; two of its workers are killed
 # docs   the notebooks as a static site in _site/
 # bench and cpu go on where they were interrupted, and run nothing that has a record; speed measures anew.
 # The first call makes a virtual environment in .venv; later calls install nothing.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(CURDIR)/.venv/bin
 
-.PHONY: demo test portable sync bench speed cpu readme clean soak newest docs
+.PHONY: demo test portable sync bench speed cpu readme clean soak newest ray docs
 
 .venv/ready: setup.py settings.ini
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
@@ -56,7 +57,12 @@ soak: .venv/ready
 	.venv/bin/python tests/soak/frozen.py
 	.venv/bin/python tests/soak/load.py
 	.venv/bin/python tests/soak/processes.py --out bench/soak/processes.json
+	.venv/bin/python tests/soak/sharing.py --out bench/soak/sharing.json
 	.venv/bin/python tests/soak/explorer.py --out bench/soak/explorer.json
+
+ray: .venv/ready
+	.venv/bin/python -m pip install --quiet -e '.[ray]'
+	.venv/bin/python -m pytest -q tests/test_ray.py
 
 ENV ?= .venv-newest
 newest:

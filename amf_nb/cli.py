@@ -22,6 +22,7 @@ import time
 import warnings
 from collections import Counter
 from csv import QUOTE_NONNUMERIC
+from functools import partial
 from glob import glob
 from pathlib import Path
 
@@ -54,6 +55,7 @@ from .use.names import one_line
 from .train.making import amf_learner
 from .use.report import write_report
 from .train.resume import Checkpoints, OtherFit, data_identity, differences
+from .train.sharing import ray_cluster, read_on_ray
 from .study.cells import PRESETS, cell_key, package_versions, preset_cells
 from .study.cells import read_bench, run_cells
 from .study.speed import SECTIONS, plot_speed, run_speed, speed_table
@@ -419,6 +421,7 @@ def _learner_for(args):
     learn = amf_learner(_dls_for(args), strategies=_names(args['strategies']), policy=policy,
                         pretrained=not args['scratch'], **given)
     check_savable(learn)
+    if args['ray']: learn.reader = partial(by_first, partial(read_on_ray, address=args['ray']))
     return learn.remove_cbs([BranchGuard, ProgressCallback]).add_cb(BranchGuard(args['on_fault']))
 
 # %% ../nbs/95_cli.ipynb #38a4fe40
@@ -447,6 +450,11 @@ def _same_images(out, dls):
     if odd := differences(now, json.loads(file.read_text())):
         raise OtherFit(f'{_unfinished(out)} was begun with other images ({odd}): put back what '
                        'was changed, or begin a new run')
+
+def _cluster(args):
+    "Within the block, the first process is connected to the Ray cluster that `args` name, if any."
+    asked = args['ray'] and not rank_distrib()
+    return ray_cluster(args['ray']) if asked else contextlib.nullcontext()
 
 def _sizes(learn):
     "What there is to learn from, and the branches, as a line."
@@ -506,6 +514,7 @@ def train_run(
     views:int=0, # versions of each image to store, so that frozen stages run once; 0: none
     no_report:bool=False, # leave report.html out
     on_fault:str='drop', # what to do with a branch that diverges: drop, restart or stop
+    ray:str=None, # address of a Ray cluster that reads the images for what is solved, such as auto
     resume:str=None, # an interrupted run to go on with; everything else is as it was
 ) -> Path: # the run's folder
     """Fine-tune an image classifier several ways at once, fuse them, and leave model, tables and
@@ -520,7 +529,7 @@ def train_run(
             if not mine:
                 raise ValueError(f'`resume`={str(resume)!r} is being trained by another process: '
                                  'wait for it')
-            with _tidy(out, not resume): text = _train(out, args)
+            with _tidy(out, not resume), _cluster(args): text = _train(out, args)
         if rank_distrib(): return out
         with alone(): return _finish(out, text, not args['no_report'])
 

@@ -37,6 +37,7 @@ from ..method.controls import panel_row
 from .methods import METHODS, silence
 from .testbeds import DATA_SETS
 from ..train.learner import AMFLearner
+from ..train.sharing import ray_cluster, ray_task
 from ..use import interpret # gives learners `permuted_weights`
 
 # %% ../../nbs/study/40_cells.ipynb #4066ca50
@@ -356,22 +357,6 @@ def _run_workers(job, n, tell):
         raise RuntimeError(f'{len(dead)} of {n} worker processes ended with exit code {dead[0]}: '
                            'finished cells are kept; give fewer `workers` if memory ran out')
 
-# %% ../../nbs/study/40_cells.ipynb #7c0e259c
-@contextlib.contextmanager
-def _ray(address):
-    "The package ray, connected to the cluster at `address` within the block if it was not before."
-    try: import ray
-    except ImportError:
-        raise ImportError(f"`ray`={address!r} needs the package ray: "
-                          "pip install 'amf_nb[ray]'") from None
-    mine = not ray.is_initialized()
-    try: mine and ray.init(address, log_to_driver=False, logging_level='warning')
-    except ConnectionError as e:
-        raise ConnectionError(f'`ray`={address!r}: no cluster answers there ({e}): '
-                              'start one with `ray start --head`, or give its address') from None
-    try: yield ray
-    finally: mine and ray.shutdown()
-
 # %% ../../nbs/study/40_cells.ipynb #9fb57417
 def _ray_cell(cell, path, make, train):
     "The task of a worker: `make` and `train` are what `cell` calls its data and its method."
@@ -382,12 +367,10 @@ def _ray_cell(cell, path, make, train):
 def _ray_submit(ray):
     """A function `(cell, path)` that gives a cell to the cluster, and how many may be under way:
     one a worker, and as many again in line."""
-    have = ray.cluster_resources()
-    gpus = int(have.get('GPU', 0))
-    task = ray.remote(num_cpus=1, num_gpus=min(1, gpus), max_retries=3)(_ray_cell)
+    have, task = ray.cluster_resources(), ray_task(ray, _ray_cell)
     def submit(cell, path):
         return task.remote(cell, path, DATA_SETS[cell['data']], METHODS[cell['method']])
-    return submit, 2 * max(1, gpus or int(have.get('CPU', 1)))
+    return submit, 2 * max(1, int(have.get('GPU', 0) or have.get('CPU', 1)))
 
 # %% ../../nbs/study/40_cells.ipynb #091c546f
 def _ray_result(ray, ref, cell):
@@ -417,7 +400,7 @@ def run_cells_ray(
     """Run what has no record yet as tasks of a Ray cluster.
     Raises ImportError without ray, ConnectionError without a cluster."""
     out, since, flying = Path(out), time.time() if since is None else since, {}
-    with _ray(address) as ray:
+    with ray_cluster(address) as ray:
         submit, room = _ray_submit(ray)
         try:
             while True:

@@ -32,6 +32,7 @@ from .expected import Expected, again, require_steps, with_steps
 from .guard import BranchGuard, pick_policy, without_branches
 from .losses import classifier_loss, loss_to
 from .memory import give_back_memory, keep_freed_memory
+from .sharing import read_shared
 from .solving import (Reading, Solved, answering_once, read_features, share_of_rate,
                                   solve_heads, waiting)
 from .splits import check_groups, holdout_split, items_at, loader_over
@@ -113,6 +114,7 @@ class AMFLearner(Learner):
     "A fastai `Learner` for an `AMFModel`."
     solved = None # a `Solved`: what the probes learned from
     begun = False # is `fine_tune` at work?
+    reader = staticmethod(read_shared) # how images are read for heads that are solved
 
     def __init__(self,
         dls, # `DataLoaders`; what they give is what the model expects from now on
@@ -253,7 +255,7 @@ def read(self:AMFLearner,
     if kept := self._read_before(numbers, groups): return kept
     self.core.to(self.dls.device)
     few = dict(bs=CACHE_BATCH) if self.dls.device.type == 'cpu' else {}
-    return read_features(self.core, numbers, self.in_order(**few), groups)
+    return read_features(self.core, numbers, self.in_order(**few), groups, self.reader)
 
 
 # %% ../../nbs/train/40_learner.ipynb #0bdb6650
