@@ -421,7 +421,6 @@ def _learner_for(args):
     learn = amf_learner(_dls_for(args), strategies=_names(args['strategies']), policy=policy,
                         pretrained=not args['scratch'], **given)
     check_savable(learn)
-    if args['ray']: learn.reader = partial(by_first, partial(read_on_ray, address=args['ray']))
     return learn.remove_cbs([BranchGuard, ProgressCallback]).add_cb(BranchGuard(args['on_fault']))
 
 # %% ../nbs/95_cli.ipynb #38a4fe40
@@ -451,11 +450,6 @@ def _same_images(out, dls):
         raise OtherFit(f'{_unfinished(out)} was begun with other images ({odd}): put back what '
                        'was changed, or begin a new run')
 
-def _cluster(args):
-    "Within the block, the first process is connected to the Ray cluster that `args` name, if any."
-    asked = args['ray'] and not rank_distrib()
-    return ray_cluster(args['ray']) if asked else contextlib.nullcontext()
-
 def _sizes(learn):
     "What there is to learn from, and the branches, as a line."
     dls, names = learn.dls, ', '.join(map(one_line, learn.model.names))
@@ -480,6 +474,7 @@ def _fit(learn, out, args):
 def _train(out, args):
     "Train the run `out`, if anything is to be trained, and write results; what to print."
     learn, start = _learner_for(args), time.perf_counter()
+    if args['ray']: learn.reader = partial(by_first, partial(read_on_ray, address=args['ray']))
     by_first(_same_images, out, learn.dls)
     lines = [_sizes(learn), _solve_first(learn)]
     if not rank_distrib(): print('\n'.join(filter(None, lines)), flush=True)
@@ -529,7 +524,8 @@ def train_run(
             if not mine:
                 raise ValueError(f'`resume`={str(resume)!r} is being trained by another process: '
                                  'wait for it')
-            with _tidy(out, not resume), _cluster(args): text = _train(out, args)
+            cluster = ray_cluster(None if rank_distrib() else args['ray'])
+            with _tidy(out, not resume), cluster: text = _train(out, args)
         if rank_distrib(): return out
         with alone(): return _finish(out, text, not args['no_report'])
 

@@ -21,9 +21,9 @@ warnings.simplefilter('ignore')
 import amf_nb
 from amf_nb.core import amf_learner
 from amf_nb.data.clipart import clipart_dls
-from amf_nb.train import learner
+from amf_nb.train import side_by_side
 kept, strategies, size, n = json.loads(sys.argv[1])
-if not kept: learner.keep_freed_memory = lambda: None
+if not kept: side_by_side.keep_freed_memory = lambda: None
 dls = clipart_dls(size=size, n_train=n, n_valid=50, seed=0)
 learn = amf_learner(dls, strategies=None if strategies == 'default' else [strategies], seed=0)
 usage = lambda: resource.getrusage(resource.RUSAGE_SELF)

@@ -88,7 +88,7 @@ class Links:
     def __init__(self, index):
         self.host = index['settings']['doc_host'] + index['settings']['doc_baseurl']
         names = {name.removeprefix(f'{module}.'): link for module, syms in index['syms'].items() for name, (link, _) in syms.items()}
-        self.methods = {name.split('.')[1]: link for name, link in names.items() if name.startswith('AMFLearner.')}
+        self.methods = {name.split('.')[1]: link for name, link in names.items() if name.startswith(('SideBySideLearner.', 'AMFLearner.'))}
 
     def __call__(self, text, nb):
         "`text` of the notebook `nb`, outside of fenced code."

@@ -169,7 +169,7 @@ def interrupted_run(**kwargs):
     "A run that is interrupted in its second epoch."
     def killed(self):
         if self.epoch == 1: raise KeyboardInterrupt
-    stop = patch('amf_nb.train.learner.BranchLoss.before_validate', killed, create=True)
+    stop = patch('amf_nb.train.side_by_side.BranchLoss.before_validate', killed, create=True)
     with stop, contextlib.suppress(KeyboardInterrupt):
         train_run(**LITTLE, **kwargs)
 

@@ -13,7 +13,7 @@ from fastai.losses import CrossEntropyLossFlat, LabelSmoothingCrossEntropy
 from fastai.vision.augment import Normalize
 
 import amf_nb.core  # noqa: F401  with all methods of a learner
-from amf_nb.train.learner import amf_groups
+from amf_nb.train.side_by_side import amf_groups
 from amf_nb.test_utils import toy_dls, toy_images, toy_learner
 
 warnings.filterwarnings("ignore")

@@ -21,7 +21,7 @@ from torch import nn
 
 from amf_nb.method.backbones import Backbone
 from amf_nb.core import Strategy, amf_learner, create_backbone
-from amf_nb.train.learner import amf_groups
+from amf_nb.train.side_by_side import amf_groups
 from amf_nb.test_utils import toy_dls
 
 warnings.filterwarnings('ignore')

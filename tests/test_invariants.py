@@ -13,7 +13,7 @@ from amf_nb.core import Strategy, amf_learner, create_backbone, fuse, get_strate
 from amf_nb.method.branches import Trunk
 from amf_nb.method.fusion import AMFModel, create_amf_model
 from amf_nb.method.strategies import resolve_strategies
-from amf_nb.train.learner import amf_groups
+from amf_nb.train.side_by_side import amf_groups
 from amf_nb.test_utils import toy_dls, toy_learner
 
 

@@ -186,5 +186,7 @@ def test_the_command(address, pictures, tmp_path, monkeypatch):
         out = train_run(pictures.name, out=str(tmp_path / name), ray=ray_address, **given)
         panels.append(pd.read_csv(out / 'control_panel.csv', index_col=0))
     pd.testing.assert_frame_equal(*panels, atol=1e-3)
-    with pytest.raises(ConnectionError, match='no cluster answers'): train_run(pictures.name, out=str(tmp_path / 'none'), ray='127.0.0.1:9', **given)
-    assert not [*tmp_path.glob('none*')]
+    for refused, address in ((ConnectionError, '127.0.0.1:9'), (ImportError, 'auto')):
+        if address == 'auto': monkeypatch.setitem(sys.modules, 'ray', None)
+        with pytest.raises(refused, match='`ray`='): train_run(pictures.name, out=str(tmp_path / 'none'), ray=address, **given)
+        assert not [*tmp_path.glob('none*')]

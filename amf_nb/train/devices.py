@@ -15,7 +15,8 @@ from fastai.torch_core import num_distrib, rank_distrib
 from fastcore.basics import patch
 
 # %% ../../nbs/train/60_devices.ipynb #6e23a025
-from .learner import AMFLearner, core_of
+from .learner import AMFLearner
+from .side_by_side import core_of
 
 # %% ../../nbs/train/60_devices.ipynb #a375d277
 def _split_loader():

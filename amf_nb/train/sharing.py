@@ -9,6 +9,7 @@ __all__ = ['BLOCK', 'part_of', 'stretches', 'readers_here', 'joined_rows', 'read
 # %% ../../nbs/train/38_sharing.ipynb #10212f9d
 import copy
 import os
+import socket
 from contextlib import contextmanager
 
 import numpy as np
@@ -80,19 +81,33 @@ def read_shared(
     return rows, joined_rows(targets_M, parts)
 
 
+# %% ../../nbs/train/38_sharing.ipynb #177bc7eb
+def _check_answers(address):
+    "`ConnectionError` if nobody answers at HOST:PORT, for whom ray itself would wait for minutes."
+    host, _, port = address.removeprefix('ray://').rpartition(':')
+    if not host: return # 'auto' and 'local' are no places
+    try: socket.create_connection((host.strip('[]'), int(port)), timeout=10).close()
+    except (OSError, ValueError) as e: raise ConnectionError(e) from e
+
+
 # %% ../../nbs/train/38_sharing.ipynb #4c17800b
 @contextmanager
 def ray_cluster(
     address:str, # of the cluster; 'auto': that of this machine, 'local' starts one here
 ): # the package ray
-    """Within the block, this process is connected to the cluster at `address`.
+    """Within the block, this process is connected to the cluster at `address`; without one to none.
     Raises ImportError without ray, ConnectionError without a cluster."""
+    if not address:
+        yield None
+        return
     try: import ray
     except ImportError:
         raise ImportError(f"`ray`={address!r} needs the package ray: "
                           "pip install 'amf_nb[ray]'") from None
     mine = not ray.is_initialized()
-    try: mine and ray.init(address, log_to_driver=False, logging_level='warning')
+    try:
+        if mine: _check_answers(address)
+        if mine: ray.init(address, log_to_driver=False, logging_level='warning')
     except ConnectionError as e:
         raise ConnectionError(f'`ray`={address!r}: no cluster answers there ({e}): '
                               'start one with `ray start --head`, or give its address') from None
