@@ -205,11 +205,13 @@ def test_training_after_solving_counts():
     with pytest.raises(ValueError, match='has not been trained'): learn.fine_tune(0)
 
 
-def test_solving_first_changes_nothing_that_training_ends_with():
+@pytest.mark.parametrize('groups', [None, [f'set {i // 4}' for i in range(64)]])
+def test_solving_first_changes_nothing_that_training_ends_with(groups):
     whole, first = make(), make()
-    whole.fine_tune(2, 1e-3, holdout=0.25)
+    whole.fine_tune(2, 1e-3, holdout=0.25, groups=groups)
     first.fine_tune(0)
-    first.fine_tune(2, 1e-3, holdout=0.25)
+    first.fine_tune(2, 1e-3, holdout=0.25, groups=groups)
+    assert torch.equal(first.honest[2], whole.honest[2])
     for (k, a), b in zip(whole.model.state_dict().items(), first.model.state_dict().values()): assert torch.equal(a, b), k
 
 

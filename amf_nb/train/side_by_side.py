@@ -234,6 +234,15 @@ def honest(self:SideBySideLearner) -> dict: # number of a probe to logits (N, C)
     "What probes say of the training images, each answer without the image in question."
     return self.solved.logits if self.solved else {}
 
+# %% ../../nbs/train/39_side_by_side.ipynb #561cf3a5
+@patch
+def _solved_for(self:SideBySideLearner, groups):
+    "Were probes solved for the present images, and for `groups` if there are any?"
+    known = self.solved_here
+    if known is None or groups is None: return known is not None
+    return np.array_equal(known.groups_N, groups)
+
+
 # %% ../../nbs/train/39_side_by_side.ipynb #79e8ec8a
 @patch
 def _read_before(self:SideBySideLearner, numbers, groups):
@@ -252,8 +261,8 @@ def read(self:SideBySideLearner,
     groups=None, # a name or number a training image; None finds copies
 ): # a `Reading`; None if no head waits for a solution
     "What the branches that wait for a solution see of the training images."
-    other = self.solved_here is None and not self.trained
-    numbers = waiting(self.core, not self.trained, other)
+    fresh = not self.trained
+    numbers = waiting(self.core, fresh, fresh and not self._solved_for(groups))
     if not numbers: return None
     if kept := self._read_before(numbers, groups): return kept
     self.core.to(self.dls.device)
