@@ -13,6 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from fastai.vision.augment import Resize
+
+from .decoding import box_of, ItemCache, OpenImage
 from .images import (broken_link, check_images, find_files, find_images, image_suffixes,
                                 is_hidden, same_content)
 from .loaders import check_count, check_keywords, file_dls, pair_dls, plain_size
@@ -336,9 +339,9 @@ def _check_classes(
     _check_paths([*train, *(held or [])])
 
 # %% ../../nbs/data/50_folders.ipynb #0578f43c
-def _readable(pairs, skip_bad, n_workers):
-    "`pairs` whose files can be read; the others raise `ValueError`, or a warning with `skip_bad`"
-    _,bad = check_images([p for p,_ in pairs], n_workers)
+def _readable(pairs, skip_bad, n_workers, read):
+    "`pairs` whose files `read` reads; the others raise `ValueError`, or a warning with `skip_bad`"
+    _,bad = check_images([p for p,_ in pairs], n_workers, read)
     if not bad: return pairs
     which = some_of([f'{p} ({why})' for p,why in bad], 10)
     what = f"{len(bad)} of {len(pairs)} images cannot be read: {which}"
@@ -417,14 +420,27 @@ def _usable(
     path, # The folder that the user gave
     skip_bad, # Leave out images that cannot be read, with a warning?
     n_workers, # Threads that read
+    read, # A function of a path that opens the file
 ) -> tuple: # The same pairs, without images that cannot be read
     "`train` and `held` if they can be learned from; else `ValueError`"
     check_names(_classes(train))
     _check_classes(train, held, multi, path)
-    train = _readable(train, skip_bad, n_workers)
-    held = held and _readable(held, skip_bad, n_workers)
+    train = _readable(train, skip_bad, n_workers, read)
+    held = held and _readable(held, skip_bad, n_workers, read)
     _check_classes(train, held, multi, path)
     return train,held
+
+# %% ../../nbs/data/50_folders.ipynb #86460c84
+def _reader(
+    size, # As for `file_dls`
+    item_tfms, # The same
+    n_in, # As for `pair_dls`
+    cache, # An `ItemCache`
+):
+    "A function that opens the file of a path as training will, and keeps what is small in `cache`"
+    opener = OpenImage(n_in, box_of(Resize(size) if item_tfms is None else item_tfms))
+    if opener.want is None: return opener
+    return lambda path: cache.get_or((path,), lambda: opener(path))
 
 # %% ../../nbs/data/50_folders.ipynb #0bb1b887
 def image_dls(
@@ -440,6 +456,7 @@ def image_dls(
     seed=42, # Makes the split, order, crops and augmentation repeatable
     skip_bad=False, # Leave out images that cannot be read, with a warning?
     num_workers=None, # Worker processes; None lets fastai decide
+    cache=None, # An `ItemCache` for pictures that were opened; None for one of 512 MB
     **kwargs, # Passed to `file_dls`, such as `n_in=1` for grey images
 ):
     """`DataLoaders` of your own images, once every file can be read and the classes make sense.
@@ -458,10 +475,12 @@ def image_dls(
     path,multi = Path(path).expanduser(),label_delim is not None
     threads = min(8, os.cpu_count() or 1) if num_workers is None else num_workers
     train,held = _find_pairs(path, valid, csv, fn_col, label_col, label_delim)
-    train,held = _usable(train, held, multi, path, skip_bad, threads)
+    cache = ItemCache() if cache is None else cache
+    read = _reader(size, kwargs.get('item_tfms'), kwargs.get('n_in', 3), cache)
+    train,held = _usable(train, held, multi, path, skip_bad, threads, read)
     copies = same_content([p for p,_ in [*train, *(held or [])]])
     if held is None: train,held = _split(train, valid_pct, seed, multi, copies)
     _tell_copies(train, held, copies)
     vocab = _classes([*train,*held])
     return file_dls(train, held, vocab, size=size, bs=bs, seed=seed, multi=multi,
-                    num_workers=num_workers, **kwargs)
+                    num_workers=num_workers, cache=cache, **kwargs)

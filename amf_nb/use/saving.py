@@ -38,7 +38,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from ..method.backbones import create_backbone
-from ..data.loaders import AnyImageBlock, LabelOf, OpenImage, TrainAffine, image_of
+from ..data.decoding import OpenImage, box_of, image_of
+from ..data.loaders import AnyImageBlock, LabelOf, TrainAffine
 from ..files import check_makeable, file_digest, write_aside, write_digested
 from ..method.fusion import create_amf_model
 from ..train.learner import AMFLearner
@@ -61,7 +62,7 @@ def _check_source(tl, getters):
 
 # %% ../../nbs/use/40_saving.ipynb #3a921d87
 def _opener_of(dl, n_in=None):
-    "'amf' or 'fastai': who opens a picture for `dl`, of `n_in` channels if that is given."
+    "'fastai', 'amf' or 'amf at scale': who opens a picture for `dl`, of `n_in` channels if given."
     tls, blank = getattr(dl.dataset, 'tls', None), np.zeros((8, 8, 3), np.uint8)
     *getters, opener = tls[0].tfms.fs if tls else [None]
     theirs = getattr(opener, 'name', '').endswith('PILBase.create') # of any class derived from it
@@ -73,7 +74,8 @@ def _opener_of(dl, n_in=None):
         raise ValueError(f'`dls` open pictures by {name}, '
                          f'which is no way that can be saved{of}: {_remedy}')
     _check_source(tls[0], getters)
-    return 'amf' if kind is OpenImage else 'fastai'
+    if kind is not OpenImage: return 'fastai'
+    return 'amf' if opener.want is None else 'amf at scale'
 
 # %% ../../nbs/use/40_saving.ipynb #46d3542d
 _affine = 'size mode pad_mode align_corners'
@@ -288,7 +290,8 @@ def _is_image(v, n_in):
     "Is `v` what `image_spec` gives for images of `n_in` channels?"
     if not isinstance(v, dict): return False
     if set(v) != {'opener', 'size', 'item', 'batch', 'stats'}: return False
-    if v['opener'] not in ('amf', 'fastai') or not _is_size(v['size']): return False
+    openers = 'fastai', 'amf', 'amf at scale' # at the scale of the box that is cut
+    if v['opener'] not in openers or not _is_size(v['size']): return False
     steps = _are_steps(v['item'], _item_steps) and _are_steps(v['batch'], _batch_steps)
     return steps and (v['stats'] is None or _are_stats(v['stats'], n_in))
 
@@ -626,9 +629,10 @@ class ImageOf(ItemTransform):
     _retain = False
     def encodes(self, o): return image_of(o)
 
-def _image_block(opener, n_in):
-    "The fastai block that opens pictures of `n_in` channels as `opener` does."
-    if opener == 'amf': return AnyImageBlock() if n_in != 1 else AnyImageBlock(n_in=1)
+def _image_block(opener, n_in, item_tfms):
+    "The fastai block that opens pictures of `n_in` channels as `opener` does before `item_tfms`."
+    if opener == 'amf': return AnyImageBlock(1 if n_in == 1 else 3)
+    if opener == 'amf at scale': return AnyImageBlock(1 if n_in == 1 else 3, box_of(item_tfms))
     kind = PILImageBW if n_in == 1 else PILImage
     return TransformBlock(type_tfms=kind.create, batch_tfms=IntToFloatTensor)
 
@@ -644,10 +648,10 @@ def _empty_dls(c):
     image, vocab, multi = c['image'], c['vocab'], c['multilabel']
     target = MultiCategoryBlock(vocab=vocab) if multi else CategoryBlock(vocab=vocab, sort=False)
     norm = [Normalize.from_stats(*image['stats'], cuda=False)] if image['stats'] else []
-    blocks = _image_block(image['opener'], c['n_in']), target
-    block = DataBlock(blocks, get_x=ImageOf(), get_y=LabelOf(),
+    item_tfms = _transforms_of(image['item'], _item_steps)
+    blocks = _image_block(image['opener'], c['n_in'], item_tfms), target
+    block = DataBlock(blocks, get_x=ImageOf(), get_y=LabelOf(), item_tfms=item_tfms,
                       splitter=IndexSplitter(range(len(vocab), 2 * len(vocab))),
-                      item_tfms=_transforms_of(image['item'], _item_steps),
                       batch_tfms=[*_transforms_of(image['batch'], _batch_steps), *norm])
     blank = np.zeros((*image['size'], 3), np.uint8)
     pairs = [(blank, [v] if multi else v) for v in vocab]
