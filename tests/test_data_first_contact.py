@@ -14,6 +14,7 @@ from fastai.torch_core import default_device
 from PIL import Image
 
 from amf_nb.core import array_dls, check_images, image_dls, load_image
+from amf_nb.test_utils import toy_images
 from amf_nb.data.loaders import OpenImage, label_of
 from amf_nb.data.images import find_images
 from amf_nb.test_utils import toy_learner
@@ -504,3 +505,21 @@ def test_copies_are_told(tmp_path):
     dls, said = loaders(own)
     assert len(used(dls)) == 9 and f"{own}/cat/0.jpg and {own}/dog/new.jpg" in said
     assert 'equal pictures with different labels (1)' in said
+
+
+def test_a_file_is_decoded_once_from_the_check_to_the_panel(tmp_path, monkeypatch):
+    from amf_nb.core import amf_learner
+    from amf_nb.data import images
+    for i, (image, number) in enumerate(zip(*toy_images(60))):
+        file = tmp_path / 'abc'[number] / f'{i}.jpg'
+        file.parent.mkdir(exist_ok=True)
+        Image.fromarray(image).resize((300, 200)).save(file)
+    decoded, decode = [], images._decode
+    monkeypatch.setattr(images, '_decode', lambda src, *args: decoded.append(src) or decode(src, *args))
+    learn = amf_learner(image_dls(tmp_path, size=64, bs=8, num_workers=0), 'test_efficientnet', pretrained=False, seed=0)
+    with learn.no_bar(), learn.no_logging():
+        learn.fine_tune(0)
+        learn.fine_tune(1)
+        learn.control_panel()
+    assert {str(src) for src in decoded} == {str(file) for file in tmp_path.rglob('*.jpg')}
+    assert len(decoded) <= 60 + 2 # fastai opens one or two to see what a batch is

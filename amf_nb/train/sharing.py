@@ -19,7 +19,7 @@ from torch import distributed as dist
 from torch.nn import functional as F
 
 from .solving import Readers, read_rows
-from .splits import items_at
+from .splits import items_at, loader_over
 
 
 # %% ../../nbs/train/38_sharing.ipynb #bce9d754
@@ -30,7 +30,7 @@ def part_of(
 ): # a `DataLoader`
     "`dl` over the images at `positions`, with the transforms of validation."
     some = items_at(dl.dataset, positions, 1)
-    return dl.new(some, shuffle=False, drop_last=False, **kwargs)
+    return loader_over(dl, some, shuffle=False, drop_last=False, **kwargs)
 
 
 # %% ../../nbs/train/38_sharing.ipynb #b7112b85

@@ -23,7 +23,7 @@ from .memory import give_back_memory, keep_freed_memory
 from .sharing import read_shared
 from .solving import (Reading, Solved, answering_once, read_features, share_of_rate,
                                   solve_heads, waiting)
-from .splits import items_at
+from .splits import items_at, loader_over
 
 # %% ../../nbs/train/39_side_by_side.ipynb #58c016a0
 def amf_groups(
@@ -220,7 +220,8 @@ def in_order(self:SideBySideLearner,
     "A `DataLoader` over training images in their order, with the transforms of validation."
     ds = self.dls.train_ds
     positions = np.arange(len(ds)) if positions is None else positions
-    return self.dls.valid.new(items_at(ds, positions, 1), shuffle=False, drop_last=False, **kwargs)
+    some = items_at(ds, positions, 1)
+    return loader_over(self.dls.valid, some, shuffle=False, drop_last=False, **kwargs)
 
 # %% ../../nbs/train/39_side_by_side.ipynb #f46c90a6
 @patch(as_prop=True)
