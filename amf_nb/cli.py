@@ -22,6 +22,7 @@ import time
 import warnings
 from collections import Counter
 from csv import QUOTE_NONNUMERIC
+from dataclasses import asdict
 from functools import partial
 from glob import glob
 from pathlib import Path
@@ -40,6 +41,7 @@ from tqdm import tqdm
 
 from .method.backbones import create_backbone
 from .method.controls import hits_of
+from .method.fusion import PolicyFit
 from .data.clipart import clipart_dls
 from .use.saving import check_savable, load_amf
 from .train.clock import ForMinutes
@@ -245,15 +247,15 @@ def panel_text(
 
 # %% ../nbs/95_cli.ipynb #c4425a39
 def policy_text(
-    fit:dict, # what `learn.fit_policy` returned; None without a policy
+    fit:PolicyFit, # what `learn.fit_policy` returned; None without a policy
 ) -> str: # one sentence
     "What the policy promised on held-out images, in one sentence."
     if fit is None: return 'No policy was fitted: the branches are weighed equally.'
-    gain = (f'{fit["gain"]:+.4f} nats an image (standard error {fit["se"]:.4f}) '
+    gain = (f'{fit.gain:+.4f} nats an image (standard error {fit.se:.4f}) '
             'over the same weights for every image, out of sample')
-    if fit['strength'] == 0:
+    if fit.strength == 0:
         return f'The policy is off and weighs every image alike: the best it offered was {gain}.'
-    return f'The policy is on at strength {fit["strength"]:g}: it gained {gain}.'
+    return f'The policy is on at strength {fit.strength:g}: it gained {gain}.'
 
 # %% ../nbs/95_cli.ipynb #b3ce4e8b
 def _save_figure(fig, file, dpi):
@@ -293,8 +295,9 @@ def _metrics(learn, interp, seconds):
     curves = interp.about['curves'] or dict(names=[], rows=[])
     history = [dict(zip(curves['names'], row)) for row in curves['rows']]
     images = dict(train=len(learn.dls.train_ds), valid=len(learn.dls.valid_ds))
+    fit = learn.policy_fit
     return dict(panel=interp.panel().to_dict('index'), compare=interp.compare().to_dict('index'),
-                policy_fit=learn.policy_fit, verdict=_judge(learn, interp), faults=learn.faults,
+                policy_fit=fit and asdict(fit), verdict=_judge(learn, interp), faults=learn.faults,
                 seconds=round(seconds, 1), history=history, images=images,
                 peak_memory_mb=peak_memory_mb())
 

@@ -39,7 +39,7 @@ def run(seed, budgets=(0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.5)):
         rows[f'budget {b:g}'] = next(r for r in told(curve) if r['rule'] == asdict(rule))
     learn.route()
     for how in ('best', 'distil'):
-        branch = learn.policy_fit['best_when_fitted'] if how == 'best' else student_of(learn.model)
+        branch = learn.policy_fit.best_when_fitted if how == 'best' else student_of(learn.model)
         one = learn.collapse(how, branch=branch, **(dict(epochs=EPOCHS) if how == 'distil' else {}))
         z, _ = one.get_preds(dl=test, act=lambda o: o)
         rows[how] = score(z.as_subclass(type(y)), y) | dict(cost=learn.parity(one, dl=test).cost['one network'], branch=branch)

@@ -305,7 +305,7 @@ def test_what_does_not_train_branches_does_not_count():
     learn.get_preds()
     assert not learn.trained and learn.best_branch in learn.model.names
     learn.fine_tune(2, holdout=0.3)
-    assert learn.policy_fit['images'] == 19
+    assert learn.policy_fit.images == 19
 
 
 def test_one_branch_says_nothing():
@@ -319,7 +319,7 @@ def test_one_branch_says_nothing():
 def test_the_best_branch_is_one_of_the_networks_as_they_are():
     learn = make(toy_dls())
     learn.fine_tune(2, 1e-2, holdout=0.3)
-    assert learn.best_branch == learn.policy_fit['best_when_fitted']
+    assert learn.best_branch == learn.policy_fit.best_when_fitted
     learn.lr_find(num_it=6, show_plot=False)
     assert learn.best_branch is not None  # it puts the weights back
     learn.fit(1, 1e-5)
@@ -670,7 +670,7 @@ def test_a_budget_after_solving():
         learn.model.fusion = fusion
         learn.fit_policy(learn.dls.valid)
         assert learn.usable == [1, 3] and learn.best_branch in ('look', 'early')
-        assert learn.model.static_K.isfinite().all() and np.isfinite(learn.policy_fit['gain'])
+        assert learn.model.static_K.isfinite().all() and np.isfinite(learn.policy_fit.gain)
         assert np.isfinite(learn.route_curve(parts=learn._held_parts())[['cost', 'nll']].to_numpy(float)).all()
         learn.route(budget=5.)
         assert not ran_under(learn)[:, [0, 2]].any()

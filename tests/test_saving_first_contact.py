@@ -354,7 +354,7 @@ def test_a_loaded_policy_starts_afresh(tmp_path):
     back = load_amf(learn.save_amf(tmp_path / 'model'))
     unseen = toy_dls(seed=7).valid_ds
     a, b = (l.fit_policy(learn.dls.valid.new(unseen), seed=1) for l in (learn, back))
-    assert a['strength'] == b['strength'] and a['epochs'] == b['epochs']
+    assert a.strength == b.strength and a.epochs == b.epochs
     assert torch.allclose(learn.model.policy.scores.weight, back.model.policy.scores.weight, atol=1e-5)
 
 

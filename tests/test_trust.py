@@ -110,4 +110,4 @@ def test_a_policy_that_starts_saturated_is_shrunk_back():
     policy = create_policy('trunk', 3, 6)
     torch.nn.init.normal_(policy.scores.weight, std=1e4)
     fit = fit_policy(policy, feats, z, y)
-    assert fit['strength'] == 0 and all(np.isfinite(v) for v in fit.values()) # nothing to learn here, and it says so
+    assert fit.strength == 0 and np.isfinite((fit.strength, fit.epochs, fit.gain, fit.se, fit.images)).all() # nothing to learn here, and it says so

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['PULL', 'LEAST_GAIN', 'fuse', 'entropy_weights', 'nll', 'fit_temperatures', 'StaticFit', 'fit_static',
-           'believed_first', 'AMFModel', 'create_amf_model', 'fit_policy']
+           'believed_first', 'AMFModel', 'create_amf_model', 'PolicyFit', 'policy_fit_from', 'fit_policy']
 
 # %% ../../nbs/method/50_fusion.ipynb #b3aa4ad9
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -212,6 +212,7 @@ def absent(self:AMFModel) -> set: # of numbers
     solved = {k for k, branch in enumerate(self.branches) if not branch.trained}
     return self.dropped | (solved if len(solved) < len(self.branches) else set())
 
+# %% ../../nbs/method/50_fusion.ipynb #6c731655
 @patch
 def mask(self:AMFModel,
     parts:dict, # from `parts`
@@ -286,6 +287,46 @@ def create_amf_model(
     model = AMFModel(trunk, branches, policy if len(branches) > 1 else None, fusion, multilabel)
     return model.to(memory_format=torch.channels_last)
 
+# %% ../../nbs/method/50_fusion.ipynb #d787b2f9
+@dataclass(frozen=True)
+class PolicyFit:
+    "What fitting a policy to images that no branch trained on has found."
+    strength: float # how far weights depart from the static ones, 0: not at all, 1: as scores say
+    epochs: int # passes over the images; 0 if nothing could be learned
+    gain: float # out of fold over the static weights, nats an image; None where JSON had no number
+    se: float # standard error of `gain`, nats an image; None where JSON had no number
+    images: int # N, how many it was fitted to
+    static: dict = None # name of a branch to its share of the static weights; they sum to 1
+    best_when_fitted: str = None # the branch that made these images most likely
+
+# %% ../../nbs/method/50_fusion.ipynb #16e5413e
+def _is_number(v):
+    "Is `v` a finite number? True and False are none."
+    return isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) <= 1e300
+
+# %% ../../nbs/method/50_fusion.ipynb #5d95150f
+def _is_sound(fit):
+    "Are the fields of a `PolicyFit` of the kinds that they should be?"
+    shares, best = fit.static, fit.best_when_fitted
+    if not isinstance(shares, (dict, type(None))): return False
+    names = [*(shares or {}), *([] if best is None else [best])]
+    numbers = [fit.strength, fit.epochs, fit.images, *(shares or {}).values()]
+    numbers += [v for v in (fit.gain, fit.se) if v is not None]
+    return all(isinstance(name, str) for name in names) and all(map(_is_number, numbers))
+
+# %% ../../nbs/method/50_fusion.ipynb #ccb182e0
+def policy_fit_from(
+    described, # JSON values, as of `dataclasses.asdict`; None for no fit
+) -> PolicyFit: # or None
+    "The fit that `described` stands for; `ValueError` if it is none."
+    if described is None: return None
+    names = [f.name for f in fields(PolicyFit)]
+    if not isinstance(described, dict) or set(described) != {*names}:
+        raise ValueError(f'{described!r:.99} is no fit of a policy: give a table of {names}')
+    fit = PolicyFit(**described)
+    if _is_sound(fit): return fit
+    raise ValueError(f'{described!r:.99} is no fit of a policy: numbers and names are mixed up')
+
 # %% ../../nbs/method/50_fusion.ipynb #2833f711
 @dataclass(frozen=True)
 class _HeldOut:
@@ -354,11 +395,11 @@ def fit_policy(
     strengths=(0.25, 0.5, 1.0), # degrees of trust to choose from, besides 0
     seed:int=0, # of folds and batches
     static_K=None, # (K,) weighting to depart from; None for equal weights
-) -> dict: # `strength`, `epochs`, out-of-fold `gain` over `static_K` in nats, standard error `se`
+) -> PolicyFit: # its `gain` is measured against `static_K`
     "Fit `policy` on held-out predictions, as far from `static_K` as its own held-out gain allows."
     N, K, _ = logits_N_K_C.shape
     static_K = torch.full((K,), 1 / K) if static_K is None else static_K
-    if N < 2 * folds: return dict(strength=0., epochs=0, gain=0., se=0.) # too few to learn from
+    if N < 2 * folds: return PolicyFit(0., 0, 0., 0., N) # too few to learn from
     gen = torch.Generator().manual_seed(seed)
     held = _HeldOut(inputs, logits_N_K_C, targets_N, how, multilabel)
     scores = _out_of_fold(policy, held, static_K, epochs, lr, bs, folds, gen)
@@ -369,4 +410,4 @@ def fit_policy(
     best, gain, se = _proven(gains)
     epoch, strength = best or (-1, 0.)
     for _ in _epochs(policy, held, static_K, epoch + 1, lr, bs, gen): pass
-    return dict(strength=strength, epochs=epoch + 1, gain=gain, se=se)
+    return PolicyFit(strength, epoch + 1, gain, se, N)

@@ -20,6 +20,7 @@ import sys
 import time
 import traceback
 import warnings
+from dataclasses import asdict
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -175,8 +176,9 @@ def run_cell(
         learn, info = _train(cell, data)
         entries, arrays = _score(learn, data)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu'
+    fit = getattr(learn, 'policy_fit', None) # of other learners there is none
     record = dict(key=cell_key(cell), cell=cell, **entries,
-                  policy_fit=getattr(learn, 'policy_fit', None), info=info,
+                  policy_fit=fit and asdict(fit), info=info,
                   threads=torch.get_num_threads(), device=device, versions=package_versions())
     return record, arrays
 

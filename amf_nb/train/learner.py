@@ -9,6 +9,7 @@ __all__ = ['NEARLY_0', 'LEAST_HELD', 'AMFLearner', 'GatherParts']
 import copy
 import warnings
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,8 @@ from fastcore.basics import patch
 from fastcore.foundation import L
 
 from ..method.controls import fused_by_rule, panel_of
-from ..method.fusion import AMFModel, believed_first, fit_policy, fit_static, nll
+from ..method.fusion import (AMFModel, PolicyFit, believed_first, fit_policy, fit_static,
+                                  nll)
 from .expected import again, with_steps
 from .guard import pick_policy
 from .side_by_side import SideBySideLearner, core_of
@@ -31,7 +33,7 @@ from .splits import check_groups, holdout_split, items_at, loader_over
 # %% ../../nbs/train/40_learner.ipynb #11518f36
 class AMFLearner(SideBySideLearner):
     "A fastai `Learner` for an `AMFModel`."
-    policy_fit = None # what the fit of the policy said
+    policy_fit = None # a `PolicyFit`: what the fit of the policy said
     held = None # what the fit of the policy saw, as `gather_parts` gives it
     began_trained = None # had the branches been trained before the last `fine_tune`?
 
@@ -261,11 +263,11 @@ def _refit_policy(self:AMFLearner, parts, **kwargs):
     "Fit the policy to `parts`, from its start, and write the fit into model and learner."
     m, policy, static_K = self.core, self._fresh_policy(), self.core.static_K.cpu()
     inputs, logits_N_K_C, targets = (parts[k] for k in ('inputs', 'logits', 'targets'))
-    self.policy_fit = fit_policy(policy, inputs, logits_N_K_C, targets, m.fusion, m.multilabel,
-                                 static_K=static_K.clamp(min=NEARLY_0), **kwargs)
+    fit = fit_policy(policy, inputs, logits_N_K_C, targets, m.fusion, m.multilabel,
+                     static_K=static_K.clamp(min=NEARLY_0), **kwargs)
     static = dict(zip(m.names, static_K.tolist()))
-    self.policy_fit |= dict(images=len(targets), static=static, best_when_fitted=self.best_branch)
-    m.strength.fill_(self.policy_fit['strength'])
+    self.policy_fit = replace(fit, static=static, best_when_fitted=self.best_branch)
+    m.strength.fill_(fit.strength)
     policy.to(m.strength.device).zero_grad() # no gradient is left to the optimiser of the branches
 
 # %% ../../nbs/train/40_learner.ipynb #831a1c26
@@ -287,7 +289,7 @@ def fit_policy(self:AMFLearner,
     dl=None, # a `DataLoader` of labelled images the branches did not train on; has to be given
     honest:dict=None, # branch number to logits (N, C) for `dl`, to replace those of images it knows
     **kwargs, # `epochs`, `lr`, `folds`, `strengths`, `seed` of `amf_nb.method.fusion.fit_policy`
-) -> dict: # what the fit chose, and the out-of-fold gain it expects
+) -> PolicyFit: # None where no policy is left to fit
     """Fit temperatures, static weights and the policy on `dl`, and note the best single branch.
     What they were fitted on stays in `held`."""
     self.held = self.weigh_by(self.unseen_parts(dl, honest))
@@ -309,7 +311,7 @@ def drop_branches(self:AMFLearner,
         if best in set(names): self.best_branch = _likeliest(self.core, self.held)
     if self.policy_fit:
         static = dict(zip(self.core.names, self.core.static_K.tolist()))
-        self.policy_fit = self.core.policy and dict(self.policy_fit, static=static)
+        self.policy_fit = self.core.policy and replace(self.policy_fit, static=static)
 
 # %% ../../nbs/train/40_learner.ipynb #5fafa66d
 @patch

@@ -13,6 +13,7 @@ import re
 import time
 import warnings
 import zlib
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ from safetensors.torch import save_file
 # %% ../../nbs/train/50_resume.ipynb #a55dac83
 from ..data.loaders import image_of
 from ..files import file_digest, write_digested
+from ..method.fusion import PolicyFit
 from .learner import AMFLearner
 from .splits import class_numbers
 
@@ -213,8 +215,16 @@ def _set_gradients(learn, grads):
 KNOWN = ('policy_fit', 'best_branch', 'faults', 'trained', 'began_trained')
 
 def _known(learn):
-    "What `learn` has of `KNOWN`, by name."
-    return {name: getattr(learn, name) for name in KNOWN if hasattr(learn, name)}
+    "What `learn` has of `KNOWN`, by name, as JSON values."
+    known = {name: getattr(learn, name) for name in KNOWN if hasattr(learn, name)}
+    if known.get('policy_fit'): known['policy_fit'] = asdict(known['policy_fit'])
+    return known
+
+def _set_known(learn, known):
+    "Give `learn` what `_known` noted of another."
+    fit = known.get('policy_fit')
+    for name, value in known.items(): setattr(learn, name, value)
+    if fit: learn.policy_fit = PolicyFit(**fit)
 
 # %% ../../nbs/train/50_resume.ipynb #a485bad4
 def _state(learn, epoch):
@@ -252,7 +262,7 @@ def _set_state(learn, state):
     if state['start']: learn.policy_start.load_state_dict(state['start'])
     _set_dropped(learn.core, state['dropped'])
     _set_opt(learn.opt, state['opt'])
-    for name, value in state['known'].items(): setattr(learn, name, value)
+    _set_known(learn, state['known'])
     _set_gradients(learn, state['grads'])
     learn.strategy_rates.factors, learn.train_iter = state['rates'], state['train_iter']
     if state['guard'] is not None: learn.branch_guard.guess = state['guard']

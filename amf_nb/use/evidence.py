@@ -7,6 +7,7 @@ __all__ = ['AMFInterpretation', 'PolicyLog', 'class_weights', 'leaning', 'paired
 
 # %% ../../nbs/use/10_evidence.ipynb #0b533b2e
 import copy
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -124,7 +125,8 @@ def _record_of(learn):
     rows = [[float(v) for v in r] for r in getattr(rec, 'values', [])]
     curves = dict(names=list(rec.metric_names[1:-1]), rows=rows) if rows else None
     if log is not None: log = log.astype(object).where(log.notna(), None).to_dict('records')
-    return dict(curves=curves, log=log, policy_fit=learn.policy_fit, best_branch=learn.best_branch)
+    fit = learn.policy_fit and asdict(learn.policy_fit)
+    return dict(curves=curves, log=log, policy_fit=fit, best_branch=learn.best_branch)
 
 # %% ../../nbs/use/10_evidence.ipynb #794d5080
 def _describe_run(learn):
@@ -590,7 +592,7 @@ def permuted_weights(self:AMFLearner,
     fit = fit_policy(policy, held['inputs'][mixed], logits, targets, m.fusion, m.multilabel,
                      static_K=static_K)
     with torch.no_grad():
-        return weights_from_scores(policy(inputs).float(), fit['strength'], static_K)
+        return weights_from_scores(policy(inputs).float(), fit.strength, static_K)
 
 # %% ../../nbs/use/10_evidence.ipynb #d16e05f4
 @patch

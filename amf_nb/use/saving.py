@@ -41,7 +41,7 @@ from ..method.backbones import create_backbone
 from ..data.decoding import OpenImage, box_of, image_of
 from ..data.loaders import AnyImageBlock, LabelOf, TrainAffine
 from ..files import check_makeable, file_digest, write_aside, write_digested
-from ..method.fusion import create_amf_model
+from ..method.fusion import create_amf_model, policy_fit_from
 from ..train.learner import AMFLearner
 from .routing import rule_from, some_images
 from ..method.strategies import resolve_strategies, strategy_from_json
@@ -171,7 +171,8 @@ def _number_or_none(v):
 
 def _fit_of(learn):
     "What a second fit of `learn` depends on besides the model, as JSON values."
-    fit = learn.policy_fit and {k: _number_or_none(v) for k, v in learn.policy_fit.items()}
+    fit = learn.policy_fit and asdict(learn.policy_fit)
+    fit = fit and {k: _number_or_none(v) for k, v in fit.items()}
     return dict(seed=learn.seed, lr=float(learn.lr), trained=bool(getattr(learn, 'trained', True)),
                 best_branch=learn.best_branch, policy_fit=fit)
 
@@ -304,11 +305,11 @@ def _is_rule(v, K):
 
 # %% ../../nbs/use/40_saving.ipynb #60082fc3
 def _is_policy_fit(v):
-    "Is `v` None or a table of numbers and names, as `learn.policy_fit`?"
-    plain = lambda o: o is None or _is_text(o) or _is_number(o, -1e300, 1e300)
-    table = lambda o: isinstance(o, dict) and len(o) <= 99 and all(map(_is_text, o))
-    flat = lambda o: table(o) and all(map(plain, o.values()))
-    return v is None or table(v) and flat({k: None if flat(o) else o for k, o in v.items()})
+    "Does `v` describe a `PolicyFit` whose names can be written out, or is it None?"
+    try: fit = policy_fit_from(v)
+    except ValueError: return False
+    names = [*(fit.static or {}), fit.best_when_fitted or ''] if fit else []
+    return len(names) <= 99 and all(map(_is_text, names))
 
 # %% ../../nbs/use/40_saving.ipynb #90c16933
 def _is_fit(v, names):
@@ -682,7 +683,8 @@ def _learner_of(c, model, start):
     if c['multilabel']: loss, metric = BCEWithLogitsLossFlat(), accuracy_multi
     learn = AMFLearner(_empty_dls(c), model.eval(), c['fit']['seed'], config,
                        loss_func=loss, metrics=metric, lr=c['fit']['lr'])
-    for k in ('policy_fit', 'best_branch', 'trained'): setattr(learn, k, c['fit'][k])
+    for k in ('best_branch', 'trained'): setattr(learn, k, c['fit'][k])
+    learn.policy_fit = policy_fit_from(c['fit']['policy_fit'])
     learn.policy_start, model.routing = start, rule_from(c['routing'], len(model.branches))
     return learn.remove_cbs(ProgressCallback)
 
