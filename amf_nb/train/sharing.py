@@ -21,7 +21,6 @@ from torch.nn import functional as F
 from .solving import Readers, read_rows
 from .splits import items_at, loader_over
 
-
 # %% ../../nbs/train/38_sharing.ipynb #bce9d754
 def part_of(
     dl, # a `DataLoader` in the order of its images
@@ -32,7 +31,6 @@ def part_of(
     some = items_at(dl.dataset, positions, 1)
     return loader_over(dl, some, shuffle=False, drop_last=False, **kwargs)
 
-
 # %% ../../nbs/train/38_sharing.ipynb #b7112b85
 def stretches(
     n:int, # images
@@ -41,12 +39,10 @@ def stretches(
     "Positions of `n` images in `k` stretches of nearly equal length."
     return np.array_split(np.arange(n), k if n >= k else 1)
 
-
 # %% ../../nbs/train/38_sharing.ipynb #a53e2853
 def readers_here() -> int: # 1 for a process by itself
     "How many processes read together."
     return dist.get_world_size() if num_distrib() > 1 and dist.is_initialized() else 1
-
 
 # %% ../../nbs/train/38_sharing.ipynb #ca9a4727
 def _sent_around(rows_M_F, most):
@@ -67,7 +63,6 @@ def joined_rows(
     received = _sent_around(rows_M_F, max(sizes))
     return torch.cat([rows[:size] for rows, size in zip(received, sizes)])
 
-
 # %% ../../nbs/train/38_sharing.ipynb #dd8a1452
 def read_shared(
     readers:Readers, # left in evaluation mode
@@ -80,7 +75,6 @@ def read_shared(
     rows = [joined_rows(rows_M_F, parts) for rows_M_F in features]
     return rows, joined_rows(targets_M, parts)
 
-
 # %% ../../nbs/train/38_sharing.ipynb #177bc7eb
 def _check_answers(address):
     "`ConnectionError` if nobody answers at HOST:PORT, for whom ray itself would wait for minutes."
@@ -88,7 +82,6 @@ def _check_answers(address):
     if not host: return # 'auto' and 'local' are no places
     try: socket.create_connection((host.strip('[]'), int(port)), timeout=10).close()
     except (OSError, ValueError) as e: raise ConnectionError(e) from e
-
 
 # %% ../../nbs/train/38_sharing.ipynb #4c17800b
 @contextmanager
@@ -114,7 +107,6 @@ def ray_cluster(
     try: yield ray
     finally: mine and ray.shutdown()
 
-
 # %% ../../nbs/train/38_sharing.ipynb #b216a841
 def ray_task(
     ray, # from `ray_cluster`
@@ -123,7 +115,6 @@ def ray_task(
     "`f` as a task that is run again, up to three times, if its worker dies."
     gpus = int(ray.cluster_resources().get('GPU', 0))
     return ray.remote(num_cpus=1, num_gpus=min(1, gpus), max_retries=3)(f)
-
 
 # %% ../../nbs/train/38_sharing.ipynb #6ea467d8
 BLOCK = 512 # images a task: seconds of work, and as much lost with a worker
@@ -141,7 +132,6 @@ def _read_block(readers, dl, folder):
     if os.path.isdir(folder): os.chdir(folder)
     return read_rows(readers.to('cuda' if torch.cuda.is_available() else 'cpu'), dl)
 
-
 # %% ../../nbs/train/38_sharing.ipynb #a1f360e1
 def _result(ray, ref):
     "What the task `ref` gave, or its exception; `RuntimeError` if its workers died."
@@ -151,7 +141,6 @@ def _result(ray, ref):
         why = str(e).strip().splitlines()[0]
         raise RuntimeError(f'`ray`: images could not be read, as every worker that tried was lost '
                            f'({why}): give the workers more memory, or read without `ray`') from e
-
 
 # %% ../../nbs/train/38_sharing.ipynb #f5e32c8a
 def read_on_ray(
@@ -167,4 +156,3 @@ def read_on_ray(
         finally:
             for ref in refs: ray.cancel(ref, force=True)
     return [torch.cat(rows) for rows in zip(*features)], torch.cat(targets)
-

@@ -243,7 +243,6 @@ def _solved_for(self:SideBySideLearner, groups):
     if known is None or groups is None: return known is not None
     return np.array_equal(known.groups_N, groups)
 
-
 # %% ../../nbs/train/39_side_by_side.ipynb #79e8ec8a
 @patch
 def _read_before(self:SideBySideLearner, numbers, groups):
@@ -252,7 +251,6 @@ def _read_before(self:SideBySideLearner, numbers, groups):
     if known is None or not {*numbers} <= {*known.features}: return None
     groups_N = known.groups_N if groups is None else np.asarray(groups)
     return Reading(known.features, known.targets_N, groups_N).only(numbers)
-
 
 # %% ../../nbs/train/39_side_by_side.ipynb #5d375cce
 CACHE_BATCH = 32 # images at once through a frozen network: their activations fit a CPU's cache
@@ -285,7 +283,6 @@ def solve(self:SideBySideLearner,
     honest = solve_heads(self.core, now, trained_on, self.core.multilabel)
     known = reading.targets_N, reading.groups_N
     self.solved = Solved(self.dls.train_ds, *known, self.honest | honest, later.features)
-
 
 # %% ../../nbs/train/39_side_by_side.ipynb #4c15a65d
 @patch

@@ -65,7 +65,6 @@ def only(self:Reading,
     "What the branches `numbers` saw."
     return replace(self, features={k: f for k, f in self.features.items() if k in numbers})
 
-
 # %% ../../nbs/train/37_solving.ipynb #46275b7e
 @torch.no_grad()
 def _read_batches(
@@ -87,7 +86,6 @@ def read_rows(
     "Features and targets of all images of `dl`."
     rows, targets = zip(*_read_batches(readers, dl))
     return [torch.cat(r) for r in zip(*rows)], torch.cat(targets)
-
 
 # %% ../../nbs/train/37_solving.ipynb #b6dff458
 def _groups_of(
@@ -112,7 +110,6 @@ def read_features(
     features = dict(zip(numbers, rows))
     groups_N = _groups_of(features) if groups_N is None else np.asarray(groups_N)
     return Reading(features, targets_N, groups_N)
-
 
 # %% ../../nbs/train/37_solving.ipynb #4c39bcbe
 def _solve_branch(
