@@ -523,3 +523,21 @@ def test_a_file_is_decoded_once_from_the_check_to_the_panel(tmp_path, monkeypatc
         learn.control_panel()
     assert {str(src) for src in decoded} == {str(file) for file in tmp_path.rglob('*.jpg')}
     assert len(decoded) <= 60 + 2 # fastai opens one or two to see what a batch is
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_a_picture_that_is_written_anew_is_read_anew(tmp_path, workers):
+    for i in range(12):
+        file = tmp_path / 'ab'[i % 2] / f'{i}.png'
+        file.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full((96, 96, 3), 180 * (i % 2) + 5 * i, np.uint8)).save(file)
+    dl = image_dls(tmp_path, size=32, bs=4, num_workers=workers).valid
+    mean = lambda: torch.cat([x for x, _ in dl]).mean((1, 2, 3))
+    before = mean()
+    for path, _ in dl.items: Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    assert torch.allclose(mean(), 1 - before, atol=1e-3)
+
+
+@pytest.mark.parametrize('cache', [False, 1, 'no'])
+def test_what_is_no_cache_is_told_before_a_picture_is_opened(tmp_path, cache):
+    with pytest.raises(TypeError, match='`cache`=.*`mb=0`'): image_dls(tmp_path, cache=cache, csv=None)

@@ -15,7 +15,7 @@ import numpy as np
 
 from fastai.vision.augment import Resize
 
-from .decoding import box_of, ItemCache, OpenImage
+from .decoding import box_of, cache_of, OpenImage
 from .images import (broken_link, check_images, find_files, find_images, image_suffixes,
                                 is_hidden, same_content)
 from .loaders import check_count, check_keywords, file_dls, pair_dls, plain_size
@@ -472,10 +472,10 @@ def image_dls(
     size = plain_size(size)
     check_count('bs', bs)
     _check_given(path, csv, valid)
+    cache = cache_of(cache)
     path,multi = Path(path).expanduser(),label_delim is not None
     threads = min(8, os.cpu_count() or 1) if num_workers is None else num_workers
     train,held = _find_pairs(path, valid, csv, fn_col, label_col, label_delim)
-    cache = ItemCache() if cache is None else cache
     read = _reader(size, kwargs.get('item_tfms'), kwargs.get('n_in', 3), cache)
     train,held = _usable(train, held, multi, path, skip_bad, threads, read)
     copies = same_content([p for p,_ in [*train, *(held or [])]])

@@ -48,7 +48,7 @@ def _from_array(a):
         a = a.detach().cpu().numpy()
         if a.ndim==3: a = a.transpose(1, 2, 0)
     if a.ndim==3 and a.shape[2]==1: a = a[..., 0]
-    if a.ndim!=2 and not (a.ndim==3 and a.shape[2] in (3,4)):
+    if not a.size or a.ndim!=2 and not (a.ndim==3 and a.shape[2] in (3,4)):
         raise ValueError(f"an array of shape {a.shape} is not one image: give (H,W) or (H,W,C), a "
                          "tensor (C,H,W), with 1, 3 or 4 channels")
     if a.dtype==np.uint16: a = _to_8bit(a)
@@ -213,7 +213,9 @@ def load_image(
     if isinstance(src, (np.ndarray,torch.Tensor)): return _upright(_from_array(src), n_in, want)
     if isinstance(src, Image.Image): return _upright(src, n_in, want)
     try: return _decode(src, n_in, want)
-    except FileNotFoundError: raise
+    except FileNotFoundError as e:
+        said = 'no such file, or none any more: put it back, or give one that exists'
+        raise FileNotFoundError(e.errno, said, str(src)) from e
     except Exception as e:
         name = f'an image of {len(src)} bytes' if isinstance(src, bytes) else str(src)
         raise ValueError(f"{name} cannot be read ({_reason(e)}): repair or delete it, or save it "

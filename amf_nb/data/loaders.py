@@ -25,7 +25,7 @@ from fastai.torch_core import get_random_states, set_random_states, set_seed
 from fastai.vision.augment import AffineCoordTfm, aug_transforms, Resize, ResizeMethod
 
 from .arrays import read_cifar_bin, read_cifar_py, read_idx, write_idx
-from .decoding import box_of, image_of, ItemCache, OpenImage
+from .decoding import box_of, cache_of, image_of, ItemCache, OpenImage
 
 # %% ../../nbs/data/30_loaders.ipynb #f164c670
 _all_ = ['image_of', 'OpenImage', 'ItemCache']
@@ -226,8 +226,8 @@ def pair_dls(
     blocks = AnyImageBlock(n_in, box_of(item_tfms)), target
     block = DataBlock(blocks, get_y=LabelOf(), splitter=held, dl_type=SeededDL,
                       item_tfms=item_tfms, batch_tfms=batch_tfms)
-    cache = ItemCache() if cache is None else cache
-    return block.dataloaders(_Pairs([*train, *valid]), bs=bs, seed=seed, cache=cache, **kwargs)
+    return block.dataloaders(_Pairs([*train, *valid]), bs=bs, seed=seed, cache=cache_of(cache),
+                             **kwargs)
 
 # %% ../../nbs/data/30_loaders.ipynb #9b3fb935
 def _tfms(resize, augs, item_tfms, batch_tfms, size, photo=False):

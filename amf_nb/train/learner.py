@@ -28,7 +28,7 @@ from ..method.fusion import (AMFModel, PolicyFit, believed_first, fit_policy, fi
 from .expected import again, with_steps
 from .guard import pick_policy
 from .side_by_side import SideBySideLearner, core_of
-from .splits import check_groups, holdout_split, items_at, loader_over
+from .splits import check_groups, check_holdout, holdout_split, items_at, loader_over
 
 # %% ../../nbs/train/40_learner.ipynb #11518f36
 class AMFLearner(SideBySideLearner):
@@ -436,7 +436,8 @@ def _save_weighed(self:AMFLearner, cbs):
 # %% ../../nbs/train/40_learner.ipynb #09445987
 def _check_asked(epochs, kwargs):
     "`ValueError` or `TypeError` if `fine_tune` is asked for what it does not do."
-    if not isinstance(epochs, (int, np.integer)) or epochs < 0:
+    whole = isinstance(epochs, (int, np.integer)) and not isinstance(epochs, bool)
+    if not whole or epochs < 0:
         raise ValueError(f'`epochs`={epochs!r}: give a whole number of passes, '
                          'or 0 to solve probes only')
     if foreign := {'freeze_epochs', 'lr_mult'} & set(kwargs):
@@ -457,6 +458,7 @@ def fine_tune(self:AMFLearner,
     to the branches as they are, and the model is whole. For branches that were trained before
     no image is unseen: then weights and policy are left alone."""
     _check_asked(epochs, kwargs)
+    check_holdout(holdout)
     if self.seed is not None: set_seed(self.seed)
     self.check_training()
     groups = check_groups(groups, len(self.dls.train_ds))

@@ -78,10 +78,11 @@ def read_shared(
 # %% ../../nbs/train/38_sharing.ipynb #177bc7eb
 def _check_answers(address):
     "`ConnectionError` if nobody answers at HOST:PORT, for whom ray itself would wait for minutes."
+    if address in ('auto', 'local'): return
     host, _, port = address.removeprefix('ray://').rpartition(':')
-    if not host: return # 'auto' and 'local' are no places
+    if not host or not port.isdigit(): raise ConnectionError("not 'auto', 'local' or HOST:PORT")
     try: socket.create_connection((host.strip('[]'), int(port)), timeout=10).close()
-    except (OSError, ValueError) as e: raise ConnectionError(e) from e
+    except OSError as e: raise ConnectionError(e) from e
 
 # %% ../../nbs/train/38_sharing.ipynb #4c17800b
 @contextmanager
