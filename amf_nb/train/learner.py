@@ -342,14 +342,20 @@ def use_solved(self:AMFLearner):
     m.static_K.zero_()
     m.static_K[solved] = fit.weights_K.clamp(min=NEARLY_0).to(m.static_K.device)
 
-# %% ../../nbs/train/40_learner.ipynb #fb92e80a
+# %% ../../nbs/train/40_learner.ipynb #9220040a
 @patch
-def _solve_only(self:AMFLearner, groups):
-    "`fine_tune(0)`: solve the probes and predict with them; `ValueError` if branches have trained."
+def _check_untrained(self:AMFLearner):
+    "`ValueError` if branches have trained."
     if self.trained:
         raise ValueError('`epochs`=0 solves the probes of a learner that has not been trained, '
                          'and this one has: it is left as it is; give at least 1, '
                          'or make a new learner')
+
+# %% ../../nbs/train/40_learner.ipynb #fb92e80a
+@patch
+def _solve_only(self:AMFLearner, groups):
+    "`fine_tune(0)`: solve the probes and predict with them."
+    self._check_untrained()
     self.solve(self.read(groups))
     self.use_solved()
 
@@ -434,12 +440,16 @@ def _save_weighed(self:AMFLearner, cbs):
             self.save(cb.fname, with_opt=cb.with_opt)
 
 # %% ../../nbs/train/40_learner.ipynb #09445987
-def _check_asked(epochs, kwargs):
-    "`ValueError` or `TypeError` if `fine_tune` is asked for what it does not do."
+def _check_epochs(epochs):
+    "`ValueError` unless `epochs` is a whole number from 0 on."
     whole = isinstance(epochs, (int, np.integer)) and not isinstance(epochs, bool)
     if not whole or epochs < 0:
         raise ValueError(f'`epochs`={epochs!r}: give a whole number of passes, '
                          'or 0 to solve probes only')
+
+# %% ../../nbs/train/40_learner.ipynb #bc4d7ee9
+def _check_ours(kwargs):
+    "`TypeError` if `kwargs` has arguments of fastai's `fine_tune` that strategies take over here."
     if foreign := {'freeze_epochs', 'lr_mult'} & set(kwargs):
         raise TypeError(f'{sorted(foreign)} are arguments of fastai: here a strategy says what is '
                         'frozen and how fast it learns, `Strategy(freeze=.., lr_mult=..)`')
@@ -457,7 +467,8 @@ def fine_tune(self:AMFLearner,
     on training images that were held out. Stopped in between (Ctrl-C), it fits them
     to the branches as they are, and the model is whole. For branches that were trained before
     no image is unseen: then weights and policy are left alone."""
-    _check_asked(epochs, kwargs)
+    _check_epochs(epochs)
+    _check_ours(kwargs)
     check_holdout(holdout)
     if self.seed is not None: set_seed(self.seed)
     self.check_training()
