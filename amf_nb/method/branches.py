@@ -39,14 +39,16 @@ class Trunk(nn.Module):
 @torch.no_grad()
 def forward(self:Trunk,
     x:torch.Tensor, # images (N, C_in, H, W), or their activations, which pass as they are
+    more=(), # depths to keep this time besides
 ) -> dict: # depth to activation
     "Activations of `x` at the depths to keep; nothing is recorded for a backward pass."
     if isinstance(x, dict): return x
     self.train(False) # a stage may have been switched by hand
-    acts = {0: x} if 0 in self.keep else {}
+    keep = self.keep.union(more)
+    acts = {0: x} if 0 in keep else {}
     for d, stage in enumerate(self.stages, 1):
         x = stage(x)
-        if d in self.keep: acts[d] = x
+        if d in keep: acts[d] = x
     return acts
 
 # %% ../../nbs/method/30_branches.ipynb #dcc21d87
@@ -160,10 +162,10 @@ class Branch(nn.Module):
 # %% ../../nbs/method/30_branches.ipynb #d584091d
 @patch
 def features(self:Branch,
-    x:torch.Tensor, # activation at depth `start`
+    x, # activation at depth `start`; of a probe also a dict of activations, as `enter` gives it
 ) -> torch.Tensor: # (N, F)
     "What the body of the branch makes of `x`."
-    if self.scale != 1: x = rescaled(x, self.scale)
+    x = x if isinstance(x, dict) else rescaled(x, self.scale)
     for stage in self.stages: x = stage(x)
     return x
 
@@ -179,11 +181,12 @@ def batch_digest(
 # %% ../../nbs/method/30_branches.ipynb #8b0cbfad
 @patch
 def forward(self:Branch,
-    x:torch.Tensor, # activation at depth `start`
+    x, # as `features` takes it
 ) -> torch.Tensor: # (N, C)
     "Logits of the branch; of images that `known` has, the ones that were given before."
-    if self.known is None or x.device.type != 'cpu': return self.head(self.features(x))
-    seen = batch_digest(x), self.changes
+    deepest = x[max(x)] if isinstance(x, dict) else x
+    if self.known is None or deepest.device.type != 'cpu': return self.head(self.features(x))
+    seen = batch_digest(deepest), self.changes
     if seen not in self.known: self.known[seen] = self.head(self.features(x))
     return self.known[seen]
 
@@ -237,6 +240,28 @@ def create_branch(
     branch.scale = _scale_of(backbone, strategy)
     if strategy.l2_sp: _anchor(branch)
     return branch
+
+# %% ../../nbs/method/30_branches.ipynb #a786b468
+@patch
+def shared_depths(self:Branch,
+    trunk:Trunk, # of the same model
+    x, # images (N, C_in, H, W); or stored activations, of which nothing is known
+) -> list: # depths; none if the branch runs from `start` on
+    "The depths of `trunk` that a probe goes on from for the images `x`."
+    n = len(trunk.stages)
+    if not self.strategy.probe or not n or isinstance(x, dict): return []
+    body = self.stages[0]
+    same = all(a is b for a, b in zip(trunk.stages, body.stages))
+    return [*range(min(body.first, n), n + 1)] if same and body.scale_for(x) == 1 else []
+
+# %% ../../nbs/method/30_branches.ipynb #afdbf8b3
+@patch
+def enter(self:Branch,
+    at, # a function from a depth of the trunk to the activation there
+    depths=(), # from `shared_depths`
+): # what `features` takes
+    "What the branch goes on from."
+    return {d: at(d) for d in depths} if depths else at(self.start)
 
 # %% ../../nbs/method/30_branches.ipynb #82a5d728
 def _anchor(branch):

@@ -228,10 +228,11 @@ def parts(self:AMFModel,
     x:torch.Tensor, # images (N, C_in, H, W)
 ) -> dict: # `logits` (N, K, C), `weights` (N, K), and `inputs` of the policy
     "Everything about a batch before fusion."
-    acts = self.trunk(x)
     resting = self.absent - self.dropped # a probe need not run while others train
-    running = [(k, b) for k, b in enumerate(self.branches) if k not in resting]
-    said = {k: branch(acts[branch.start]) for k, branch in running}
+    running = {k: b for k, b in enumerate(self.branches) if k not in resting}
+    depths = {k: b.shared_depths(self.trunk, x) for k, b in running.items()}
+    acts = self.trunk(x, set().union(*depths.values()))
+    said = {k: b(b.enter(acts.__getitem__, depths[k])) for k, b in running.items()}
     blank = torch.zeros_like(next(iter(said.values())))
     logits = torch.stack([said.get(k, blank) for k in range(len(self.branches))], 1)
     inputs = self.policy_inputs(acts)

@@ -46,8 +46,9 @@ class Readers(nn.Module):
     def device(self): return next(self.branches.parameters()).device
 
     def forward(self, x):
-        acts = self.trunk(x)
-        return [b.features(acts[b.start]) for b in self.branches]
+        depths = [b.shared_depths(self.trunk, x) for b in self.branches]
+        acts = self.trunk(x, set().union(*depths))
+        return [b.features(b.enter(acts.__getitem__, d)) for b, d in zip(self.branches, depths)]
 
 # %% ../../nbs/train/37_solving.ipynb #2930c7e7
 @dataclass(frozen=True)
