@@ -607,11 +607,11 @@ def predict_table(
     "Label, probability of the likeliest label, and branch weights of every file."
     m, dl = learn.model, learn.dls.test_dl(list(files), bs=bs, num_workers=0)
     parts = learn.gather_parts(dl, routed=True)
-    with torch.no_grad(): fused = m.combine(dict(logits=parts['logits']), parts['weights'])
+    with torch.no_grad(): fused = m.combine(parts, parts.weights_N_K)
     probs = fused.sigmoid() if m.multilabel else fused.softmax(1)
     labels, sure = _labels_of(probs, learn.dls.vocab, m.multilabel), probs.max(1).values.numpy()
     res = pd.DataFrame(dict(file=list(map(str, files)), label=labels, probability=sure))
-    return res.assign(**{n: parts['weights'][:, k].numpy() for k, n in enumerate(m.names)})
+    return res.assign(**{n: parts.weights_N_K[:, k].numpy() for k, n in enumerate(m.names)})
 
 # %% ../nbs/95_cli.ipynb #c78ea41f
 def _model_folder(model):

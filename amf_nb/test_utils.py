@@ -12,6 +12,7 @@ from fastai.callback.progress import ProgressCallback
 from fastai.torch_core import set_seed
 
 from .data.loaders import array_dls
+from .method.fusion import Parts
 from .train.making import amf_learner
 from .method.strategies import Strategy
 
@@ -87,5 +88,5 @@ def toy_answers(
     w = (knows * own + noise).softmax(1)
     color = lambda i: np.full((8, 8, 3), 25 * int(y[i]), np.uint8)
     vocab = [f'{a}_{i}' for a in 'abcde'[:K] for i in (1, 2)]
-    return dict(parts=dict(logits=z, weights=w, targets=y), vocab=vocab, image=color,
+    return dict(parts=Parts(z, w, targets=y), vocab=vocab, image=color,
                 names=['cats', 'dogs', 'birds', 'fish', 'bugs'][:K])

@@ -43,10 +43,10 @@ def run(name, seed, folder):
     with learn.no_bar(), learn.no_logging():
         learn.fine_tune(MIXTURES[name])
         parts = learn.gather_parts(data.test_dl(learn), labels=True)
-    logits_N_K_C, y, kinds = parts['logits'], parts['targets'], np.array(data.groups).astype(str)
+    logits_N_K_C, y, kinds = parts.logits_N_K_C, parts.targets, np.array(data.groups).astype(str)
     best_N_C, weights = by_kind(logits_N_K_C, y, kinds)
     even_N_K = torch.full(logits_N_K_C.shape[:2], 1 / logits_N_K_C.shape[1])
-    fused = dict(policy=learn.model.combine(parts, parts['weights']), plain=fuse(logits_N_K_C, even_N_K),
+    fused = dict(policy=learn.model.combine(parts, parts.weights_N_K), plain=fuse(logits_N_K_C, even_N_K),
                  one=weighed(logits_N_K_C, fit_static(logits_N_K_C, y)), by_kind=best_N_C)
     rows = {'all': slice(None), **{str(kind): torch.from_numpy(kinds == kind) for kind in np.unique(kinds)}}
     return dict(data=name, seed=seed, names=learn.model.names, weights=weights, seconds=round(time.perf_counter() - start),

@@ -54,14 +54,14 @@ def run(name, size, seed, folder, rounds=9):
     learn, one = amf_learner(data.dls, seed=seed), branch_learner(data.dls, strategy='standard', seed=seed)
     for l in (learn, one): l.fine_tune(EPOCHS)
     test, costs = data.test_dl(learn), learn.costs(clock=True)
-    y = learn.gather_parts(test)['targets']
+    y = learn.gather_parts(test).targets
     rows, rules = dict(standard=score(said_by(one, test), y)), rules_of(learn)
     batches = [b[0].as_subclass(torch.Tensor) for b in islice(test, 4)]
     cases = dict(standard=partial(predict, one_network(learn.model, student_of(learn.model)).eval(), batches))
     for way, rule in rules.items():
         with following(learn.model, rule):
             rows[way] = score(said_by(learn, test), y) | dict(rule=rule and asdict(rule))
-            rows[way]['expected'] = costs.of(learn.gather_parts(test, ('ran',), routed=True)['ran']) if rule else costs.dense
+            rows[way]['expected'] = costs.of(learn.gather_parts(test, ('ran_N_K',), routed=True).ran_N_K) if rule else costs.dense
         cases[way] = partial(predict, learn.model.eval(), batches, rule)
     student = learn.collapse('distil', epochs=EPOCHS)
     rows['distil'] = score(said_by(student, test), y) | dict(branch=learn.best_branch)

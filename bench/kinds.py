@@ -35,12 +35,12 @@ def fused_sets(z, y, held):
     res, kinds = {}, [get_strategy(k) for k in KINDS]
     for r in (1, 2, 3):
         for c in combinations(range(len(kinds)), r):
-            own, honest = z[:, c], held['logits'][:, c]
+            own, honest = z[:, c], held.logits_N_K_C[:, c]
             if sum(kinds[k].probe for k in c) > 1: continue
             first = believed_first([kinds[k] for k in c])
             plain = scores(fuse(own, torch.full(own.shape[:2], 1 / r)), y)
             def fitted(believed):
-                fit = fit_static(honest, held['targets'], believed_K=believed)
+                fit = fit_static(honest, held.targets, believed_K=believed)
                 return scores(fuse(own * fit.factors_K[:, None], fit.weights_K.expand(len(y), r)), y)
             res[' '.join(kinds[k].name for k in c)] = dict(plain=plain, even=fitted(None), fitted=fitted(first))
     return res
@@ -60,13 +60,12 @@ def run(name, seed, n, folder):
     data = development_set(name, seed, n, folder)
     learn = amf_learner(data.dls, strategies=KINDS, seed=seed).remove_cbs(ProgressCallback)
     start = time.perf_counter()
-    held = {}
-    learn.weigh_by = lambda parts: held.update(parts) or parts  # weights are fitted below, to every set of kinds
+    learn.weigh_by = lambda parts: parts  # weights are fitted below, to every set of kinds
     with learn.no_logging(): learn.fine_tune(SETS[name])
     seconds = time.perf_counter() - start
     z, y = learn.branch_logits(data.test_dl(learn))
-    return dict(data=name, seed=seed, n=n, images=len(data.dls.train_ds), held=len(held['targets']), scored=len(y),
-                epochs=SETS[name], seconds=round(seconds, 1), sets=fused_sets(z, y, held))
+    return dict(data=name, seed=seed, n=n, images=len(data.dls.train_ds), held=len(learn.held.targets), scored=len(y),
+                epochs=SETS[name], seconds=round(seconds, 1), sets=fused_sets(z, y, learn.held))
 
 
 if __name__ == '__main__':

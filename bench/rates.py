@@ -39,20 +39,20 @@ def sets_of(strategies):
 
 def run(name, n, seed, folder):
     "A record: all parts of all rates on `n` images of the set `name`."
-    data, strategies, held = development_set(name, seed, n, folder), parts_of_rates(), {}
+    data, strategies = development_set(name, seed, n, folder), parts_of_rates()
     learn = amf_learner(data.dls, strategies=strategies, seed=seed).remove_cbs(ProgressCallback)
-    learn.weigh_by = lambda parts: held.update(parts) or parts # weights are fitted below
+    learn.weigh_by = lambda parts: parts # weights are fitted below
     start = time.perf_counter()
     with learn.no_logging(): learn.fine_tune(SETS[name])
     logits_N_K_C, targets_N = learn.branch_logits(data.test_dl(learn))
-    said = {}
+    said, held = {}, learn.held
     for ks in sets_of(strategies):
         believed = believed_first([strategies[k] for k in ks])
-        fit = fit_static(held['logits'][:, ks], held['targets'], believed_K=believed)
+        fit = fit_static(held.logits_N_K_C[:, ks], held.targets, believed_K=believed)
         weights = fit.weights_K.expand(len(targets_N), len(ks))
         fused_N_C = fuse(logits_N_K_C[:, ks] * fit.factors_K[:, None], weights)
         said[' + '.join(strategies[k].name for k in ks)] = scores(fused_N_C, targets_N)
-    return dict(data=name, seed=seed, images=n, held=len(held['targets']), scored=len(targets_N), epochs=SETS[name],
+    return dict(data=name, seed=seed, images=n, held=len(held.targets), scored=len(targets_N), epochs=SETS[name],
                 batch=data.dls.train.bs, seconds=round(time.perf_counter() - start, 1), sets=said)
 
 

@@ -92,7 +92,7 @@ def test_branches_get_the_loss_that_mixup_swaps_in(make):
         order = 7
         def after_loss(self):
             if not self.training: return
-            want = sum(self.learn.loss_func(z, *self.yb) for z in self.model.last["logits"].unbind(1))
+            want = sum(self.learn.loss_func(z, *self.yb) for z in self.model.last.logits_N_K_C.unbind(1))
             want += sum(b.strategy.l2_sp and 0. for b in self.model.branches)
             seen.append((self.learn.loss_grad - want).abs().item() < 1e-2 and self.learn.loss_grad.grad_fn is not None)
 

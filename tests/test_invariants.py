@@ -31,13 +31,13 @@ def test_1_weights_and_fusion(how):
     m = create_amf_model(bb, [Strategy("all"), Strategy("top", freeze=0.5), Strategy("head", freeze=1)], 4, fusion=how).eval()
     for p in m.policy.parameters(): torch.nn.init.normal_(p)
     with torch.no_grad(): parts = m.parts(torch.randn(5, 3, 32, 32))
-    w, z = parts["weights"], parts["logits"]
+    w, z = parts.weights_N_K, parts.logits_N_K_C
     assert (w >= 0).all() and torch.allclose(w.sum(1), torch.ones(5), atol=1e-6) and w.std(0).max() > 1e-4
     for k in range(3):
         one = F.one_hot(torch.full((5,), k), 3).float()
         with torch.no_grad(): assert torch.allclose(m.combine(parts, one).softmax(1), z[:, k].softmax(1), atol=1e-6)
     m.strength.zero_()
-    assert torch.allclose(m.weigh(parts["inputs"], 5), torch.full((5, 3), 1 / 3), atol=1e-6)
+    assert torch.allclose(m.weigh(parts.inputs, 5), torch.full((5, 3), 1 / 3), atol=1e-6)
     if how == "probs":
         with torch.no_grad(): assert torch.allclose(m.combine(parts, torch.full((5, 3), 1 / 3)).softmax(1), z.softmax(-1).mean(1), atol=1e-6)
 
@@ -105,12 +105,12 @@ def test_5_sharing_changes_nothing():
     m = create_amf_model(bb, strategies, 3).eval()
     x, calls = torch.randn(4, 3, 64, 64), []
     hooks = [s.register_forward_hook(lambda *a: calls.append(1)) for s in m.trunk.stages]
-    with torch.no_grad(): z = m.parts(x)["logits"]
+    with torch.no_grad(): z = m.parts(x).logits_N_K_C
     assert len(calls) == len(m.trunk.stages) == 5
     [h.remove() for h in hooks]
     for k, b in enumerate(m.branches):
         alone = AMFModel(Trunk(copy.deepcopy(bb.stages[:b.start])), [copy.deepcopy(b)]).eval()
-        with torch.no_grad(): assert torch.allclose(alone.parts(x)["logits"][:, 0], z[:, k], atol=1e-5)
+        with torch.no_grad(): assert torch.allclose(alone.parts(x).logits_N_K_C[:, 0], z[:, k], atol=1e-5)
 
 
 def test_6_no_test_label_is_used():

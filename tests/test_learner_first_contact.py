@@ -192,7 +192,7 @@ def test_every_method_that_takes_a_loader_gives_what_predict_gives(fitted, case)
     assert fitted.control_panel(dl).accuracy['policy'] == pytest.approx(acc, abs=1e-6)
     assert torch.equal(fitted.branch_logits(dl)[1], y)
     assert fitted.policy_weights(dl).shape == (len(y), 3)
-    torch.testing.assert_close(fitted.gather_parts(dl)['weights'], fitted.gather_parts(fitted.loader(dl))['weights'])
+    torch.testing.assert_close(fitted.gather_parts(dl).weights_N_K, fitted.gather_parts(fitted.loader(dl)).weights_N_K)
     assert acc > 0.8
 
 
@@ -201,8 +201,8 @@ def test_a_policy_is_fitted_on_images_as_the_model_expects_them(fitted):
     learn = make(toy_dls())
     learn.model.load_state_dict(fitted.model.state_dict())
     learn.fit_policy(dl, epochs=2)
-    assert torch.equal(learn.held['targets'], y)
-    torch.testing.assert_close(learn.held['logits'], learn.branch_logits(dl)[0], atol=1e-5, rtol=1e-4)
+    assert torch.equal(learn.held.targets, y)
+    torch.testing.assert_close(learn.held.logits_N_K_C, learn.branch_logits(dl)[0], atol=1e-5, rtol=1e-4)
 
 
 def test_the_loader_itself_stays_as_it_is(fitted):
@@ -649,7 +649,7 @@ def ran_under(learn):
     "Which branches the present rule runs for the validation images."
     model, x = learn.model.eval(), learn.dls.valid.one_batch()[0]
     with torch.no_grad(): model(x.as_subclass(torch.Tensor))
-    return model.last['ran']
+    return model.last.ran_N_K
 
 
 @pytest.mark.parametrize('rule', [dict(confident=0.5), dict(confident=1.1), dict(top_k=1), dict(top_k=4), dict(threshold=0.)])
@@ -675,7 +675,7 @@ def test_a_budget_after_solving():
         learn.route(budget=5.)
         assert not ran_under(learn)[:, [0, 2]].any()
         learn.route()
-        assert learn.permuted_weights(learn.held['inputs']).isfinite().all()
+        assert learn.permuted_weights(learn.held.inputs).isfinite().all()
 
 
 def test_one_network_of_what_was_trained():

@@ -43,7 +43,7 @@ def test_saved_and_loaded_it_says_the_same(trained, tmp_path):
     back = load_amf(tmp_path / 'model')
     dl = back.dls.test_dl(list(trained.dls.valid_ds.items), with_labels=True, bs=trained.dls.valid.bs)
     back.no_bar().__enter__()
-    assert same(back.gather_parts(dl)['logits'], trained.gather_parts()['logits'])
+    assert same(back.gather_parts(dl).logits_N_K_C, trained.gather_parts().logits_N_K_C)
     assert [b.strategy for b in back.model.branches] == KINDS and not waiting(back.model, False)
 
 
@@ -77,7 +77,7 @@ def test_routed_and_collapsed(trained):
     with torch.no_grad(): assert same(routed.softmax(1), trained.model(x).softmax(1))
     one = trained.collapse('best', branch='look')
     one.no_bar().__enter__()
-    assert same(one.get_preds(dl=one.dls.valid, act=lambda o: o)[0], parts['logits'][:, 2], 1e-4)
+    assert same(one.get_preds(dl=one.dls.valid, act=lambda o: o)[0], parts.logits_N_K_C[:, 2], 1e-4)
 
 
 def test_the_body_of_a_probe_stays_as_it_was():
@@ -197,11 +197,11 @@ def test_a_probe_alone_is_a_learner():
 def test_training_after_solving_counts():
     learn = make()
     learn.fine_tune(0)
-    solved = learn.gather_parts()['weights']
+    solved = learn.gather_parts().weights_N_K
     assert torch.equal(solved[0], torch.tensor([0., 0., 1., 0.]))
     learn.fit_one_cycle(1, 1e-3)
     assert torch.isfinite(torch.tensor(learn.recorder.losses)).all()
-    assert same(learn.gather_parts()['weights'][0], torch.full((4,), 0.25))
+    assert same(learn.gather_parts().weights_N_K[0], torch.full((4,), 0.25))
     with pytest.raises(ValueError, match='has not been trained'): learn.fine_tune(0)
 
 
@@ -244,7 +244,7 @@ def test_without_the_probe_the_others_weigh_alike():
     learn = make()
     learn.fine_tune(0)
     learn.drop_branches(['look'])
-    assert same(learn.gather_parts()['weights'][0], torch.full((3,), 1 / 3))
+    assert same(learn.gather_parts().weights_N_K[0], torch.full((3,), 1 / 3))
 
 
 def test_a_loaded_model_that_was_only_solved_is_solved_again(tmp_path):
@@ -258,7 +258,7 @@ def test_a_loaded_model_that_was_only_solved_is_solved_again(tmp_path):
     back.fine_tune(0)
     assert same(back.honest[2], learn.honest[2], 1e-3)
     back.fine_tune(1, 1e-3, holdout=0.25)
-    assert len(back.held['targets']) == 16
+    assert len(back.held.targets) == 16
 
 
 def test_other_images_are_read_anew():

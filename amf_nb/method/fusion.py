@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['PULL', 'LEAST_GAIN', 'fuse', 'entropy_weights', 'nll', 'fit_temperatures', 'StaticFit', 'fit_static',
-           'believed_first', 'AMFModel', 'create_amf_model', 'PolicyFit', 'policy_fit_from', 'fit_policy']
+           'believed_first', 'Parts', 'parts_to_store', 'parts_from', 'AMFModel', 'create_amf_model', 'PolicyFit',
+           'policy_fit_from', 'fit_policy']
 
 # %% ../../nbs/method/50_fusion.ipynb #b3aa4ad9
 import copy
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
@@ -151,6 +152,76 @@ def _proven(gains):
 # %% ../../nbs/method/50_fusion.ipynb #12140467
 def _fold_of(n, folds, gen): return torch.randperm(n, generator=gen) % folds
 
+# %% ../../nbs/method/50_fusion.ipynb #f99d9c3f
+@dataclass(frozen=True)
+class Parts:
+    "What a pass through a fused network gives before fusion; None for what is not there."
+    logits_N_K_C: torch.Tensor = None # outputs of the branches
+    weights_N_K: torch.Tensor = None # rows sum to 1
+    inputs: torch.Tensor = None # what the policy reads: features (N, F) or images
+    ran_N_K: torch.Tensor = None # bool, which branches ran; None if all did
+    targets: torch.Tensor = None # class numbers (N,), or 0/1 labels (N, C)
+
+# %% ../../nbs/method/50_fusion.ipynb #02a47fd6
+@patch
+def need(self:Parts,
+    *names:str, # of fields
+) -> Parts: # the same
+    "A `ValueError` that says which of the fields `names` are missing, if any are."
+    missing = [name for name in names if getattr(self, name) is None]
+    if not missing: return self
+    raise ValueError(f'these parts have no {missing}: take them from `learn.gather_parts(dl, keys)`'
+                     ' with those among its `keys`; images have `targets` if they are labelled')
+
+# %% ../../nbs/method/50_fusion.ipynb #adaf2e41
+@patch
+def of_branches(self:Parts,
+    numbers, # of branches, in the order that is wanted
+) -> Parts: # K is their number
+    "What belongs to the branches `numbers`; their weights stay as they are."
+    by_branch = ('logits_N_K_C', 'weights_N_K', 'ran_N_K')
+    there = {name: getattr(self, name) for name in by_branch}
+    return replace(self, **{k: v[:, numbers] for k, v in there.items() if v is not None})
+
+# %% ../../nbs/method/50_fusion.ipynb #cf13590f
+@patch
+def silenced(self:Parts,
+    gone:torch.Tensor, # numbers of branches
+) -> Parts: # with zeros in place of what those say, and weights that sum to 1 again
+    "The parts without anything of the branches `gone`."
+    logits_N_K_C = self.logits_N_K_C.index_fill(1, gone, 0)
+    weights_N_K = self.weights_N_K.index_fill(1, gone, 0)
+    weights_N_K = weights_N_K / weights_N_K.sum(1, keepdim=True)
+    return replace(self, logits_N_K_C=logits_N_K_C, weights_N_K=weights_N_K)
+
+# %% ../../nbs/method/50_fusion.ipynb #74e909a6
+@patch
+def kept(self:Parts,
+    names, # of the fields to keep
+) -> Parts: # on the CPU
+    "The fields `names` without the rest, in single precision where they are numbers."
+    there = {name: getattr(self, name) for name in names}
+    there = {name: part.detach() for name, part in there.items() if part is not None}
+    whole = lambda part: part.float() if part.is_floating_point() else part
+    return Parts(**{name: whole(part).cpu() for name, part in there.items()})
+
+# %% ../../nbs/method/50_fusion.ipynb #531ba89b
+_IN_FILES = dict(logits='logits_N_K_C', weights='weights_N_K', inputs='inputs', targets='targets')
+
+def parts_to_store(
+    parts:Parts, # what to keep
+) -> dict: # tensors by the names that they have in files
+    "What is there of `parts`, for a file."
+    there = {name: getattr(parts, field) for name, field in _IN_FILES.items()}
+    return {name: part for name, part in there.items() if part is not None}
+
+def parts_from(
+    stored:dict, # as from `parts_to_store`; what else is in it is left out. None for no parts
+) -> Parts: # or None
+    "The parts that `stored` stands for."
+    if stored is None: return None
+    return Parts(**{field: stored.get(name) for name, field in _IN_FILES.items()})
+
 # %% ../../nbs/method/50_fusion.ipynb #7c77799c
 class AMFModel(nn.Module):
     "Trunk, branches and policy: images (N, C_in, H, W) to fused logits (N, C)."
@@ -215,18 +286,16 @@ def absent(self:AMFModel) -> set: # of numbers
 # %% ../../nbs/method/50_fusion.ipynb #6c731655
 @patch
 def mask(self:AMFModel,
-    parts:dict, # from `parts`
-) -> dict: # the same without anything of the branches in `absent`
+    parts:Parts, # from `parts`
+) -> Parts: # the same without anything of the branches in `absent`
     "Zeros in place of what absent branches say, whatever they say."
-    gone = torch.tensor(sorted(self.absent), device=self.strength.device)
-    logits, weights = [parts[name].index_fill(1, gone, 0) for name in ('logits', 'weights')]
-    return dict(parts, logits=logits, weights=weights / weights.sum(1, keepdim=True))
+    return parts.silenced(torch.tensor(sorted(self.absent), device=self.strength.device))
 
 # %% ../../nbs/method/50_fusion.ipynb #fa285070
 @patch
 def parts(self:AMFModel,
     x:torch.Tensor, # images (N, C_in, H, W)
-) -> dict: # `logits` (N, K, C), `weights` (N, K), and `inputs` of the policy
+) -> Parts: # without targets; all branches ran
     "Everything about a batch before fusion."
     resting = self.absent - self.dropped # a probe need not run while others train
     running = {k: b for k, b in enumerate(self.branches) if k not in resting}
@@ -234,20 +303,20 @@ def parts(self:AMFModel,
     acts = self.trunk(x, set().union(*depths.values()))
     said = {k: b(b.enter(acts.__getitem__, depths[k])) for k, b in running.items()}
     blank = torch.zeros_like(next(iter(said.values())))
-    logits = torch.stack([said.get(k, blank) for k in range(len(self.branches))], 1)
+    logits_N_K_C = torch.stack([said.get(k, blank) for k in range(len(self.branches))], 1)
     inputs = self.policy_inputs(acts)
-    parts = dict(logits=logits, inputs=inputs, weights=self.weigh(inputs, len(logits)))
+    parts = Parts(logits_N_K_C, self.weigh(inputs, len(logits_N_K_C)), inputs)
     return self.mask(parts) if self.absent else parts
 
 # %% ../../nbs/method/50_fusion.ipynb #a51d03f2
 @patch
 def combine(self:AMFModel,
-    parts:dict, # from `parts`
+    parts:Parts, # from `parts`; its own weights are not looked at
     weights_N_K:torch.Tensor, # any weights, the policy's or a control's
 ) -> torch.Tensor: # (N, C)
     "Fused logits of `parts` under `weights_N_K`."
-    weights_N_K = weights_N_K.to(parts['logits'].dtype)
-    return fuse(parts['logits'], weights_N_K, self.fusion, self.multilabel)
+    logits_N_K_C = parts.need('logits_N_K_C').logits_N_K_C
+    return fuse(logits_N_K_C, weights_N_K.to(logits_N_K_C.dtype), self.fusion, self.multilabel)
 
 # %% ../../nbs/method/50_fusion.ipynb #89b09075
 @patch
@@ -258,7 +327,7 @@ def forward(self:AMFModel,
     if isinstance(x, torch.Tensor): x = x.as_subclass(torch.Tensor) # fastai's types are slower
     dense = self.training or self.routing is None or self.dropped
     self.last = self.parts(x) if dense else self.routing.parts(self, x)
-    return self.combine(self.last, self.last['weights'])
+    return self.combine(self.last, self.last.weights_N_K)
 
 # %% ../../nbs/method/50_fusion.ipynb #4e753982
 def _trunk_width(trunk, n_in, size):

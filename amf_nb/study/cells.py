@@ -20,7 +20,7 @@ import sys
 import time
 import traceback
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -108,16 +108,16 @@ def _outputs(learn, dl):
         return targets_N, dict(model=logits_N_C), None
     policy = learn.model.policy
     fitted = learn.held is not None and policy is not None
-    keys = ('logits', 'weights', 'inputs') if fitted else ('logits', 'weights')
+    keys = ('logits_N_K_C', 'weights_N_K', *(['inputs'] if fitted else []))
     parts = learn.gather_parts(dl, keys)
-    targets_N, rules = parts['targets'], learn.fused_by(parts)
+    targets_N, rules = parts.targets, learn.fused_by(parts)
     if len(learn.model.branches) == 1: return targets_N, dict(model=rules['uniform']), None
     if policy is None:
         return targets_N, {k: v for k, v in rules.items() if k not in ('policy', 'static')}, None
     if fitted:
-        exchanged = parts | dict(weights=learn.permuted_weights(parts['inputs']))
+        exchanged = replace(parts, weights_N_K=learn.permuted_weights(parts.inputs))
         rules['permuted'] = learn.fused_by(exchanged)['policy']
-    return targets_N, rules, parts['weights']
+    return targets_N, rules, parts.weights_N_K
 
 # %% ../../nbs/study/40_cells.ipynb #f324b30a
 def _by_group(groups_N, targets_N, classes, weights_N_K, names):

@@ -115,7 +115,7 @@ def _route(learn, dl, budget, clock=True):
     try: rule = learn.route(budget=budget, clock=clock)
     except ValueError: rule = learn.route(top_k=1) # nothing is that cheap: one branch an image
     right = _right(learn, dl)
-    ran = learn.gather_parts(dl, ('ran',), routed=True)['ran']
+    ran = learn.gather_parts(dl, ('ran_N_K',), routed=True).ran_N_K
     learn.route()
     return rule, learn.costs(clock).of(ran), right
 
@@ -285,7 +285,7 @@ def _loss(learn, x, y):
     "What `learn` back-propagates for a batch."
     pred = learn.model(x)
     if not isinstance(learn, AMFLearner): return learn.loss_func(pred, y)
-    logits_N_K_C = learn.model.last['logits']
+    logits_N_K_C = learn.model.last.logits_N_K_C
     return sum(learn.loss_func(logits_N_C, y) for logits_N_C in logits_N_K_C.unbind(1))
 
 def _step(opt):

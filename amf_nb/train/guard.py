@@ -197,19 +197,16 @@ def _refuse(guard):
 # %% ../../nbs/train/30_guard.ipynb #b44be118
 def _show_healthy(learn, bad):
     "Fuse prediction and loss again without the branches `bad`."
-    model, parts = learn.core, learn.core.last
-    weights_N_K = parts['weights'].index_fill(1, bad, 0)
-    weights_N_K = weights_N_K / weights_N_K.sum(1, keepdim=True)
-    logits_N_K_C = parts['logits'].index_fill(1, bad, 0)
-    model.last = dict(parts, logits=logits_N_K_C, weights=weights_N_K)
-    learn.pred = model.combine(model.last, weights_N_K)
+    model = learn.core
+    model.last = model.last.silenced(bad)
+    learn.pred = model.combine(model.last, model.last.weights_N_K)
     if not len(learn.yb): return
     learn.loss = learn.loss_func(learn.pred.float(), *learn.yb).detach().clone()
 
 # %% ../../nbs/train/30_guard.ipynb #f46199f7
 def _guess_loss(learn):
     "The loss of outputs that are all zero."
-    zeros_N_C = torch.zeros_like(learn.core.last['logits'][:, 0]).float()
+    zeros_N_C = torch.zeros_like(learn.core.last.logits_N_K_C[:, 0]).float()
     return learn.loss_func(zeros_N_C, *learn.yb).item()
 
 # %% ../../nbs/train/30_guard.ipynb #c69f51ea
@@ -254,7 +251,7 @@ def after_backward(self:BranchGuard):
 def after_pred(self:BranchGuard):
     "In validation, leave branches out whose outputs are not finite."
     if self.training or not self.inside: return
-    logits_N_K_C = self.learn.core.last['logits']
+    logits_N_K_C = self.learn.core.last.logits_N_K_C
     finite_K = logits_N_K_C.isfinite().all(-1).all(0)
     bad = (~finite_K).nonzero()[:, 0]
     if not len(bad): return

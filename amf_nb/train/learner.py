@@ -9,7 +9,7 @@ __all__ = ['NEARLY_0', 'LEAST_HELD', 'AMFLearner', 'GatherParts']
 import copy
 import warnings
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pandas as pd
@@ -23,8 +23,8 @@ from fastcore.basics import patch
 from fastcore.foundation import L
 
 from ..method.controls import fused_by_rule, panel_of
-from ..method.fusion import (AMFModel, PolicyFit, believed_first, fit_policy, fit_static,
-                                  nll)
+from ..method.fusion import (AMFModel, Parts, PolicyFit, believed_first, fit_policy,
+                                  fit_static, nll, parts_from)
 from .expected import again, with_steps
 from .guard import pick_policy
 from .side_by_side import SideBySideLearner, core_of
@@ -34,7 +34,7 @@ from .splits import check_groups, check_holdout, holdout_split, items_at, loader
 class AMFLearner(SideBySideLearner):
     "A fastai `Learner` for an `AMFModel`."
     policy_fit = None # a `PolicyFit`: what the fit of the policy said
-    held = None # what the fit of the policy saw, as `gather_parts` gives it
+    held = None # `Parts`: what the fit of the policy saw
     began_trained = None # had the branches been trained before the last `fine_tune`?
 
     def __init__(self,
@@ -46,6 +46,11 @@ class AMFLearner(SideBySideLearner):
     ):
         self.seed, self.policy_start = seed, copy.deepcopy(model.policy)
         super().__init__(dls, model, config, **kwargs)
+
+    def __setstate__(self, state):
+        "Take over what a pickle has; those of earlier versions have a dict in `held`."
+        super().__setstate__(state)
+        if isinstance(self.held, dict): self.held = parts_from(self.held)
 
 # %% ../../nbs/train/40_learner.ipynb #038456e0
 @patch
@@ -79,17 +84,17 @@ class GatherParts(Callback):
     "Collect `model.last` and the targets of every validation batch, on the CPU."
     order = MixedPrecision.order + 1
     def __init__(self,
-        keys, # which parts, as in `AMFModel.parts`
+        keys, # which parts: names of fields of `Parts`
     ):
+        known = [field.name for field in fields(Parts)]
+        if not {*keys} <= {*known}: raise ValueError(f'`keys`={keys!r}: give some of {known}')
         self.keys, self.rows, self.targets = keys, [], []
 
 # %% ../../nbs/train/40_learner.ipynb #45819f86
 @patch
 def after_pred(self:GatherParts):
     "Keep the wanted parts of this batch, and its targets if it has any."
-    last = core_of(self.learn.model).last
-    wanted = {k: v for k, v in last.items() if k in self.keys and v is not None}
-    self.rows.append({k: v.detach().float().cpu() for k, v in wanted.items()})
+    self.rows.append(core_of(self.learn.model).last.kept(self.keys))
     self.targets += [y.detach().cpu() for y in self.yb[:1]]
     self.n_classes = self.learn.pred.shape[1]
 
@@ -115,6 +120,14 @@ def _everywhere(dl, rows):
     if getattr(dl, 'world_size', 1) == 1: return rows
     return maybe_gather(rows.to(dl.device)).cpu()[:dl.n]
 
+# %% ../../nbs/train/40_learner.ipynb #98f49be0
+def _joined(rows, dl):
+    "One `Parts` of `rows`, those of one batch each, with what other processes have of `dl`."
+    def whole(name):
+        parts = [getattr(row, name) for row in rows]
+        return None if parts[0] is None else _everywhere(dl, torch.cat(parts))
+    return Parts(**{field.name: whole(field.name) for field in fields(Parts)})
+
 # %% ../../nbs/train/40_learner.ipynb #1bdfc0b1
 def _check_known(targets, n_classes):
     "`ValueError` if `targets` have more classes than the `n_classes` of the model."
@@ -137,7 +150,7 @@ def _with_targets(parts, collected, dl, labels):
     if not collected.targets: return parts
     targets = _everywhere(dl, torch.cat(collected.targets))
     _check_known(targets, collected.n_classes)
-    return dict(parts, targets=targets)
+    return replace(parts, targets=targets)
 
 # %% ../../nbs/train/40_learner.ipynb #98b5a37a
 @patch
@@ -154,16 +167,15 @@ def _asking_all(self:AMFLearner, routed):
 @patch
 def gather_parts(self:AMFLearner,
     dl=None, # a `DataLoader`; None takes the validation set
-    keys=('logits', 'weights'), # which parts
+    keys=('logits_N_K_C', 'weights_N_K'), # which parts: names of fields of `Parts`
     routed:bool=False, # skip branches as the model's routing rule says; their logits are then zeros
     labels:bool=False, # refuse images without labels
-) -> dict: # tensors over all N images, and `targets` where there are any
+) -> Parts: # over all N images, with `targets` where there are any
     "Parts of the model's output over `dl`, in its order."
     dl, cb = self.loader(dl), GatherParts(keys)
     with self._asking_all(routed), self.keep_history(), self.validation_context(cbs=[cb]):
         self._do_epoch_validate(dl=dl.new(shuffle=False, drop_last=False))
-    parts = {k: _everywhere(self.dl, torch.cat([r[k] for r in cb.rows])) for k in cb.rows[0]}
-    return _with_targets(parts, cb, self.dl, labels)
+    return _with_targets(_joined(cb.rows, self.dl), cb, self.dl, labels)
 
 # %% ../../nbs/train/40_learner.ipynb #46386dec
 @patch
@@ -206,7 +218,7 @@ def policy_weights(self:AMFLearner,
     dl=None, # a `DataLoader`; None takes the validation set
 ) -> torch.Tensor: # (N, K), rows sum to 1
     "The weight of each branch for every image."
-    return self.gather_parts(dl, ('weights',))['weights']
+    return self.gather_parts(dl, ('weights_N_K',)).weights_N_K
 
 # %% ../../nbs/train/40_learner.ipynb #b75d93a1
 @patch
@@ -214,8 +226,8 @@ def branch_logits(self:AMFLearner,
     dl=None, # a `DataLoader` with labels; None takes the validation set
 ) -> tuple: # (N, K, C) logits, (N,) targets
     "What every branch says of every image, and the truth."
-    parts = self.gather_parts(dl, ('logits',), labels=True)
-    return parts['logits'], parts['targets']
+    parts = self.gather_parts(dl, ('logits_N_K_C',), labels=True)
+    return parts.logits_N_K_C, parts.targets
 
 # %% ../../nbs/train/40_learner.ipynb #c726d7cd
 NEARLY_0 = 1e-12 # a weight whose logarithm is a number
@@ -233,21 +245,20 @@ def _static_of(model, logits_N_K_C, targets):
 # %% ../../nbs/train/40_learner.ipynb #1b71615a
 @patch
 def weigh_by(self:AMFLearner,
-    parts:dict, # `logits` (N, K, C) and `targets` of images that no branch trained on
-) -> dict: # `parts` with logits as they are from now on
+    parts:Parts, # logits and targets of images that no branch trained on
+) -> Parts: # the same with logits as they are from now on
     "Fit temperatures and static weights to `parts`, and write them into the model."
-    model, logits_N_K_C = self.core, parts['logits']
-    static_K, factors_K = _static_of(model, logits_N_K_C, parts['targets'])
+    model, logits_N_K_C = self.core, parts.need('logits_N_K_C', 'targets').logits_N_K_C
+    static_K, factors_K = _static_of(model, logits_N_K_C, parts.targets)
     model.static_K.copy_(static_K)
     for branch, factor in zip(model.branches, factors_K.tolist()): branch.sharpen(factor)
-    return dict(parts, logits=logits_N_K_C * factors_K[:, None])
+    return replace(parts, logits_N_K_C=logits_N_K_C * factors_K[:, None])
 
 # %% ../../nbs/train/40_learner.ipynb #e0a4460a
 def _likeliest(model, parts):
     "The name of the branch that makes the targets of `parts` most likely."
-    loss = {model.names[k]: nll(parts['logits'][:, k], parts['targets'], model.multilabel).item()
-            for k in model.counted}
-    return min(loss, key=loss.get)
+    loss = lambda k: nll(parts.logits_N_K_C[:, k], parts.targets, model.multilabel).item()
+    return model.names[min(model.counted, key=loss)]
 
 # %% ../../nbs/train/40_learner.ipynb #0e94107a
 @patch
@@ -262,9 +273,8 @@ def _fresh_policy(self:AMFLearner):
 def _refit_policy(self:AMFLearner, parts, **kwargs):
     "Fit the policy to `parts`, from its start, and write the fit into model and learner."
     m, policy, static_K = self.core, self._fresh_policy(), self.core.static_K.cpu()
-    inputs, logits_N_K_C, targets = (parts[k] for k in ('inputs', 'logits', 'targets'))
-    fit = fit_policy(policy, inputs, logits_N_K_C, targets, m.fusion, m.multilabel,
-                     static_K=static_K.clamp(min=NEARLY_0), **kwargs)
+    fit = fit_policy(policy, parts.inputs, parts.logits_N_K_C, parts.targets, m.fusion,
+                     m.multilabel, static_K=static_K.clamp(min=NEARLY_0), **kwargs)
     static = dict(zip(m.names, static_K.tolist()))
     self.policy_fit = replace(fit, static=static, best_when_fitted=self.best_branch)
     m.strength.fill_(fit.strength)
@@ -275,12 +285,12 @@ def _refit_policy(self:AMFLearner, parts, **kwargs):
 def unseen_parts(self:AMFLearner,
     dl, # a `DataLoader` of labelled images the branches did not train on; has to be given
     honest:dict=None, # branch number to logits (N, C) for `dl`, to replace those of images it knows
-) -> dict: # `logits` (N, K, C), `inputs` of the policy and `targets`
+) -> Parts: # logits, inputs of the policy and targets
     "What branches say of images they have not seen; `ValueError` without `dl`, or without labels."
     if dl is None:
         raise ValueError('`dl` is missing: give labelled images that no branch has trained on')
-    parts = self.gather_parts(dl, ('logits', 'inputs'), labels=True)
-    for k, logits_N_C in (honest or {}).items(): parts['logits'][:, k] = logits_N_C
+    parts = self.gather_parts(dl, ('logits_N_K_C', 'inputs'), labels=True)
+    for k, logits_N_C in (honest or {}).items(): parts.logits_N_K_C[:, k] = logits_N_C
     return parts
 
 # %% ../../nbs/train/40_learner.ipynb #013edbd3
@@ -307,7 +317,7 @@ def drop_branches(self:AMFLearner,
     best, keep = self.best_branch, SideBySideLearner.drop_branches(self, names)
     self.policy_start = pick_policy(self.policy_start, keep)
     if self.held:
-        self.held = {k: v[:, keep] if k == 'logits' else v for k, v in self.held.items()}
+        self.held = self.held.of_branches(keep)
         if best in set(names): self.best_branch = _likeliest(self.core, self.held)
     if self.policy_fit:
         static = dict(zip(self.core.names, self.core.static_K.tolist()))
@@ -484,24 +494,25 @@ def fine_tune(self:AMFLearner,
 # %% ../../nbs/train/40_learner.ipynb #07ba309c
 @patch
 def fused_by(self:AMFLearner,
-    parts:dict, # from `gather_parts`, with targets
+    parts:Parts, # from `gather_parts`, with targets
 ) -> dict: # rule to fused logits (N, C)
     "What every row of the control panel predicts: policy, controls, `usable` branches and oracle."
     m, dev, there = self.model, self.model.strength.device, self.usable
-    logits, weights = (parts[k][:, there] for k in ('logits', 'weights'))
-    here, names = dict(logits=logits.to(dev)), [m.names[k] for k in there]
+    some = parts.need('logits_N_K_C', 'weights_N_K', 'targets').of_branches(there)
+    here = Parts(some.logits_N_K_C.to(dev))
     def combine(weights_N_K):
         with torch.no_grad(): return m.combine(here, weights_N_K.to(dev)).cpu()
-    static_K = m.static_K.cpu()[there]
-    return fused_by_rule(combine, logits, weights, parts['targets'], static_K, names, m.multilabel)
+    static_K, names = m.static_K.cpu()[there], [m.names[k] for k in there]
+    return fused_by_rule(combine, some.logits_N_K_C, some.weights_N_K, some.targets, static_K,
+                         names, m.multilabel)
 
 # %% ../../nbs/train/40_learner.ipynb #ebb35494
 @patch
 def control_panel(self:AMFLearner,
     dl=None, # a `DataLoader` with labels; None takes the validation set
-    parts:dict=None, # from `gather_parts` with targets, instead of `dl`
+    parts:Parts=None, # from `gather_parts` with targets, instead of `dl`
 ) -> pd.DataFrame: # a row a rule, such as 'policy'; columns: accuracy, low, high, nll, ece
     """Policy, controls, branches and oracle on `dl`, with 95% intervals.
     Rows: 'policy', 'uniform', 'static', 'entropy', each branch by its name, 'oracle'."""
     parts = parts or self.gather_parts(dl, labels=True)
-    return panel_of(self.fused_by(parts), parts['targets'], self.model.multilabel)
+    return panel_of(self.fused_by(parts), parts.targets, self.model.multilabel)

@@ -34,7 +34,7 @@ from safetensors.torch import save_file
 # %% ../../nbs/train/50_resume.ipynb #a55dac83
 from ..data.loaders import image_of
 from ..files import file_digest, write_digested
-from ..method.fusion import PolicyFit
+from ..method.fusion import PolicyFit, parts_from, parts_to_store
 from .learner import AMFLearner
 from .splits import class_numbers
 
@@ -481,7 +481,7 @@ def _go_on(self:Checkpoints, state):
     self._check_identity(state['identity'])
     _set_state(self.learn, state)
     self.stored_as, self.seconds = state['held'], state['seconds']
-    self.stored = self.stored_as and _read(self.folder / self.stored_as)
+    self.stored = self.stored_as and parts_from(_read(self.folder / self.stored_as))
     self.learn.held = self.stored
     _set_random(self.learn, state['random'][rank_distrib()])
     self.learn.first_epoch = state['epoch']
@@ -501,7 +501,8 @@ def after_epoch(self:Checkpoints):
     states, learn = _of_all(_random_state(self.learn)), self.learn
     if rank_distrib(): return
     if learn.held is not self.stored:
-        self.stored, self.stored_as = learn.held, _write(self.folder, 'held', learn.held)
+        kept = learn.held and parts_to_store(learn.held)
+        self.stored, self.stored_as = learn.held, _write(self.folder, 'held', kept)
     done = learn.epoch + 1
     own = dict(identity=self.identity, held=self.stored_as, random=states, seconds=self.elapsed())
     _write(self.folder, f'epoch-{done:04}', _state(learn, done) | own)

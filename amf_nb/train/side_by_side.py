@@ -66,7 +66,7 @@ class BranchLoss(Callback):
 def after_loss(self:BranchLoss):
     "Let the step follow the sum of the losses of all branches that count."
     model = core_of(self.learn.model)
-    logits = model.last['logits'].unbind(1)
+    logits = model.last.logits_N_K_C.unbind(1)
     self.each = [self._loss_of(b, logits_N_C) for b, logits_N_C in zip(model.branches, logits)]
     self.learn.loss_grad = sum(l for k, l in enumerate(self.each) if k not in model.absent)
 

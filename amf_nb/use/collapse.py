@@ -176,9 +176,9 @@ def parity(self:AMFLearner,
     dl=None, # a `DataLoader` with labels; None takes the validation set
 ) -> pd.DataFrame: # rows: fused, one network; columns: accuracy, nll, agreement, cost
     "The fused model beside the network it was collapsed to."
-    m, parts = self.model, self.gather_parts(dl)
+    m, parts = self.model, self.gather_parts(dl, labels=True)
     x = some_images(self)[:1].to(m.strength.device)
-    fused, y = self.fused_by(parts)['policy'], parts['targets']
+    fused, y = self.fused_by(parts)['policy'], parts.targets
     z, _ = one.get_preds(dl=self.loader(dl), act=lambda o: o)
     costs = branch_costs(m, x).dense, macs(one.model.eval(), x) / whole_cost(m, x)
     rows = []

@@ -7,7 +7,7 @@ __all__ = ['AMFInterpretation', 'PolicyLog', 'class_weights', 'leaning', 'paired
 
 # %% ../../nbs/use/10_evidence.ipynb #0b533b2e
 import copy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from scipy import stats
 
 from ..method.controls import fused_by_rule, hits_of, panel_of
-from ..method.fusion import fit_policy, fuse, nll
+from ..method.fusion import Parts, fit_policy, fuse, nll
 from ..method.meter import Meter, meter_of
 from ..method.policy import weights_from_scores
 from ..train.learner import AMFLearner, NEARLY_0
@@ -28,15 +28,16 @@ from .names import as_code
 class AMFInterpretation:
     "What branches, policy and fusion rules say of N labelled images."
     def __init__(self,
-        parts:dict, # `logits` (N, K, C), `weights` (N, K) and `targets`
+        parts:Parts, # logits, weights and targets
         names, # of the branches
         vocab, # names of the classes
         about:dict=None, # what else is known of the run; see `from_learner`
         fused:dict=None, # rule to fused logits (N, C); None fuses `parts`
         image=None, # function from a position to a picture
     ):
-        self.logits, self.weights = (parts[k].detach().float().cpu() for k in ('logits', 'weights'))
-        self.targets = parts['targets'].cpu()
+        parts.need('logits_N_K_C', 'weights_N_K', 'targets')
+        self.logits = parts.logits_N_K_C.detach().float().cpu()
+        self.weights, self.targets = parts.weights_N_K.detach().float().cpu(), parts.targets.cpu()
         self.names, self.vocab, self.about = list(names), [str(v) for v in vocab], about or {}
         self.multilabel = self.about.get('multilabel', False)
         self.best_branch = self.about.get('best_branch')
@@ -68,14 +69,13 @@ def _fused_by_rule(self:AMFInterpretation):
 # %% ../../nbs/use/10_evidence.ipynb #cd37fedc
 def _keeps_honest(learn):
     "Does `learn` keep answers to images that no branch that counts trained on?"
-    return bool(learn.held) or set(learn.core.counted) <= set(learn.honest)
+    return learn.held is not None or set(learn.core.counted) <= set(learn.honest)
 
 def _honest_parts(learn, k):
     "Those answers (N, k, C) of the branches `k`, the targets, and what to call the images."
-    if learn.held: return learn.held['logits'][:, k], learn.held['targets'], 'held-out images'
+    if held := learn.held: return held.logits_N_K_C[:, k], held.targets, 'held-out images'
     honest_N_k_C = torch.stack([learn.honest[i] for i in k], 1)
     return honest_N_k_C, learn.solved.targets_N, 'training images'
-
 
 # %% ../../nbs/use/10_evidence.ipynb #ad7e1aa9
 def _parts_of(learn, k, dl):
@@ -152,8 +152,8 @@ def from_learner(cls:AMFInterpretation,
                          '`amf_learner` or `fuse_learners` made, or use fastai\'s '
                          '`ClassificationInterpretation`')
     dl, there = learn.loader(dl), learn.usable
-    parts, about = learn.gather_parts(dl, labels=True), _describe_run(learn)
-    parts |= {k: parts[k][:, there] for k in ('logits', 'weights')}
+    parts = learn.gather_parts(dl, labels=True).of_branches(there)
+    about = _describe_run(learn)
     names, image = [learn.model.names[k] for k in there], lambda i: dl.dataset[i][0]
     res = cls(parts, names, learn.dls.vocab, about, image=image)
     res.learn = learn
@@ -215,7 +215,7 @@ class PolicyLog(Callback):
 @patch
 def _note_valid(self:PolicyLog, loss_K, z):
     "Add what branches and policy say of a batch of validation images."
-    y, w = self.yb[0].cpu(), self.learn.core.last['weights'].detach()
+    y, w = self.yb[0].cpu(), self.learn.core.last.weights_N_K.detach()
     right = [hits_of(o, y, self.learn.core.multilabel).sum() for o in z.cpu().unbind(1)]
     self.seen[False].add(len(y), loss=loss_K * len(y), hits=torch.tensor(right), weight=w.sum(0),
                          entropy=torch.special.entr(w).sum())
@@ -226,7 +226,7 @@ def after_loss(self:PolicyLog):
     "Note a batch, unless branches are left out of it."
     core, n = self.learn.core, len(self.yb[0]) if self.yb else 0
     if not n or core.routing is not None: return
-    z = core.last['logits'].detach().float()
+    z = core.last.logits_N_K_C.detach().float()
     loss_K = torch.stack([self.learn.loss_func(o, *self.yb).detach() for o in z.unbind(1)])
     if not self.training: return self._note_valid(loss_K, z)
     solved = [not b.trained for b in core.branches] # they do not run while others train
@@ -479,13 +479,14 @@ def compare(self:AMFInterpretation) -> pd.DataFrame: # rows: uniform, static, sh
 @patch
 def compare(self:AMFLearner,
     dl=None, # a `DataLoader` with labels; None takes the validation set
-    parts:dict=None, # from `gather_parts` with targets, instead of `dl`
+    parts:Parts=None, # from `gather_parts` with targets, instead of `dl`
 ) -> pd.DataFrame: # rows: uniform, static, shuffled, best branch
     "The policy against its controls, image by image: `paired_test` of the policy minus the row."
-    m, parts = self.model, parts or self.gather_parts(dl)
-    fused, y = self.fused_by(parts), parts['targets']
-    mixed = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))
-    fused['shuffled'] = self.fused_by(parts | dict(weights=parts['weights'][mixed]))['policy']
+    m, parts = self.model, parts or self.gather_parts(dl, labels=True)
+    fused = self.fused_by(parts)
+    mixed = torch.randperm(len(parts.targets), generator=torch.Generator().manual_seed(0))
+    dealt = replace(parts, weights_N_K=parts.weights_N_K[mixed])
+    fused['shuffled'] = self.fused_by(dealt)['policy']
     about = dict(multilabel=m.multilabel, best_branch=self.best_branch)
     return AMFInterpretation(parts, m.names, self.dls.vocab, about, fused).compare()
 
@@ -578,7 +579,7 @@ def meter(self:AMFInterpretation) -> str: # two sentences
 # %% ../../nbs/use/10_evidence.ipynb #553ab097
 @patch
 def permuted_weights(self:AMFLearner,
-    inputs, # what the policy reads of N images: `inputs` of `gather_parts`
+    inputs, # what the policy reads of N images: `inputs` of their `Parts`
     seed:int=0, # of the permutation
 ) -> torch.Tensor: # (N, K), rows sum to 1
     "Weights by a policy that was fitted on exchanged pictures."
@@ -586,11 +587,11 @@ def permuted_weights(self:AMFLearner,
     if held is None or m.policy is None:
         raise ValueError('there are no held-out images to refit the policy on: call `fine_tune` or '
                          '`fit_policy` first')
-    logits, targets = held['logits'], held['targets']
-    mixed = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed))
+    if inputs is None: raise ValueError("give `learn.gather_parts(dl, ('inputs',)).inputs`")
+    mixed = torch.randperm(len(held.targets), generator=torch.Generator().manual_seed(seed))
     policy = copy.deepcopy(self.policy_start).cpu().requires_grad_(True)
-    fit = fit_policy(policy, held['inputs'][mixed], logits, targets, m.fusion, m.multilabel,
-                     static_K=static_K)
+    fit = fit_policy(policy, held.inputs[mixed], held.logits_N_K_C, held.targets, m.fusion,
+                     m.multilabel, static_K=static_K)
     with torch.no_grad():
         return weights_from_scores(policy(inputs).float(), fit.strength, static_K)
 
@@ -600,8 +601,9 @@ def permutation_check(self:AMFLearner,
     dl=None, # a `DataLoader` with labels; None takes the validation set
 ) -> float: # accuracy, 0 if nothing was learned from exchanged pictures
     "Accuracy of a policy fitted on exchanged pictures, minus that of the static weights."
-    parts = self.gather_parts(dl, ('logits', 'weights', 'inputs'))
-    panel = self.control_panel(parts=parts | dict(weights=self.permuted_weights(parts['inputs'])))
+    parts = self.gather_parts(dl, ('logits_N_K_C', 'weights_N_K', 'inputs'), labels=True)
+    exchanged = replace(parts, weights_N_K=self.permuted_weights(parts.inputs))
+    panel = self.control_panel(parts=exchanged)
     return panel.accuracy['policy'] - panel.accuracy['static']
 
 # %% ../../nbs/use/10_evidence.ipynb #027e3dbd

@@ -22,7 +22,7 @@ from fastcore.basics import patch
 from PIL import Image
 
 from .saving import load_amf
-from ..method.fusion import fuse
+from ..method.fusion import Parts, fuse
 from .interpret import AMFInterpretation, thumbnail
 from .names import branch_colors, for_figure, one_line
 from ..method.controls import hits_of, interval_of
@@ -40,7 +40,7 @@ class Fusing:
         self.names, self.targets, self.z = interp.names, interp.targets, interp.logits
         self.order = range(len(self.names)) if costs is None else costs.cheapest_first
         how, multi = interp.about.get('fusion', 'log_probs'), interp.multilabel
-        combine = lambda parts, weights_N_K: fuse(parts['logits'], weights_N_K, how, multi)
+        combine = lambda parts, weights_N_K: fuse(parts.logits_N_K_C, weights_N_K, how, multi)
         self.model = SimpleNamespace(multilabel=multi, combine=combine)
 
 # %% ../../nbs/use/70_explore.ipynb #f220cc6a
@@ -84,7 +84,7 @@ def setting(self:Fusing,
     w = self.weights(amounts, by_policy)
     ran = self._leave_out(w, mode, threshold)
     w = renormalise(w, ran)
-    fused = self.model.combine(dict(logits=self.z), w)
+    fused = self.model.combine(Parts(self.z), w)
     hits = hits_of(fused, self.targets, self.model.multilabel)
     low, high = interval_of(torch.tensor(hits))
     cost = None if self.costs is None else self.costs.of(ran)

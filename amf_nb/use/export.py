@@ -20,7 +20,7 @@ from fastcore.basics import patch
 from ..method.branches import Branch, Trunk
 from .saving import VERSION, image_spec
 from ..files import check_writable, need, write_aside
-from ..method.fusion import AMFModel
+from ..method.fusion import AMFModel, fuse
 from ..train.learner import AMFLearner
 from ..train.making import targets_kind
 from .routing import ByWeight, constant_weights, following, renormalise
@@ -101,7 +101,7 @@ def forward(self:_Exported,
     w, mask = self._weights(acts, x.shape[0])
     run = lambda k, b: _run_on_rows(b, acts[b.start], mask[:, k]) if self.skip else b(acts[b.start])
     logits = torch.stack([run(k, b) for k, b in enumerate(m.branches)], 1)
-    return m.combine(dict(logits=logits), w)
+    return fuse(logits, w, m.fusion, m.multilabel)
 
 # %% ../../nbs/use/50_export.ipynb #1be9f65d
 def _to_serve(learn, top_k=None, skip=False):

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..files import aside, sync
+from ..method.fusion import parts_from
 from . import advice, figures # they add `advice` and the figures to `AMFInterpretation`
 from .evidence import AMFInterpretation, leaning
 
@@ -138,8 +139,8 @@ def from_run(cls:AMFInterpretation,
     folder, # of a run of `amf_train`, or one that `save_parts` wrote to
 ) -> AMFInterpretation: # with the folder in `path`
     "The interpretation that `save_parts` kept in `folder`."
-    t, c = read_parts(folder)
-    thumbs = dict(zip(t.pop('at').tolist(), t.pop('thumbs').numpy()))
-    res = cls(t, c['names'], c['vocab'], c['about'], image=thumbs.get)
+    arrays, c = read_parts(folder)
+    thumbs = dict(zip(arrays['at'].tolist(), arrays['thumbs'].numpy()))
+    res = cls(parts_from(arrays), c['names'], c['vocab'], c['about'], image=thumbs.get)
     res.path = Path(folder)
     return res

@@ -9,7 +9,7 @@ __all__ = ['GROUPS', 'seconds', 'whole_network', 'whole_cost', 'constant_weights
 # %% ../../nbs/use/20_routing.ipynb #a0ba8b69
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ import torch
 from fastcore.basics import patch
 
 from ..train.cost import macs
-from ..method.fusion import AMFModel
+from ..method.fusion import AMFModel, Parts
 from ..train.learner import AMFLearner
 from ..method.controls import panel_row
 from ..method.policy import weights_from_scores
@@ -274,7 +274,7 @@ def follow(self:Cascade,
         if not len(rows): continue
         logits, ran[rows, k] = _put_logits(logits, run(k, rows), rows, k, ran.shape), True
         w = renormalise(weights_N_K[rows], ran[rows])
-        fused = model.combine(dict(logits=logits[rows]), w)
+        fused = model.combine(Parts(logits[rows]), w)
         unsure[rows] = _sureness(fused, model.multilabel) < self.confident
     return ran, logits
 
@@ -309,7 +309,7 @@ def _lazy_weights(model, trunk):
 def parts(self:(ByWeight, Cascade),
     model:AMFModel, # in evaluation mode
     x:torch.Tensor, # images (N, C_in, H, W)
-) -> dict: # as `model.parts`, with `ran` (N, K); logits of branches that did not run are 0
+) -> Parts: # with `ran_N_K`; logits of branches that did not run are 0
     "What the rule lets run, and the weights renormalised to it."
     trunk = _LazyTrunk(model.trunk, x)
     inputs, w = _lazy_weights(model, trunk)
@@ -318,7 +318,7 @@ def parts(self:(ByWeight, Cascade),
         branch = model.branches[k]
         return branch(branch.enter(lambda depth: trunk(depth, rows), depths[k]))
     ran, logits = self.follow(model, w, run)
-    return dict(logits=logits, inputs=inputs, weights=renormalise(w, ran), ran=ran)
+    return Parts(logits, renormalise(w, ran), inputs, ran)
 
 # %% ../../nbs/use/20_routing.ipynb #488504e2
 @contextmanager
@@ -334,9 +334,10 @@ def following(
 # %% ../../nbs/use/20_routing.ipynb #5ad6453d
 @patch
 def of(self:BranchCosts,
-    ran_N_K:torch.Tensor, # bool, which branches ran for each image
+    ran_N_K:torch.Tensor, # bool, which branches ran for each image; None if all did
 ) -> float: # whole networks
     "Mean cost of an image for which the branches in `ran_N_K` ran."
+    if ran_N_K is None: return self.dense
     trunk_N = (ran_N_K * self.trunk).amax(1).clamp(min=self.reads)
     share_K = ran_N_K.float().mean(0).numpy()
     sizes, factors = zip(*self.slower)
@@ -354,24 +355,26 @@ def _candidates(costs, n):
             *(ByWeight(float(t)) for t in (0.1, 0.2, 0.3, 0.4, 0.5))]
 
 # %% ../../nbs/use/20_routing.ipynb #2c78ed8c
-def _replay(model, rule, logits_N_K_C, weights_N_K):
+def _replay(model, rule, parts):
     "What `rule` would have run and predicted, from logits that are all there: (ran, fused)."
-    ran, _ = rule.follow(model, weights_N_K, lambda k, rows: logits_N_K_C[rows, k])
-    return ran, model.combine(dict(logits=logits_N_K_C), renormalise(weights_N_K, ran))
+    look_up = lambda k, rows: parts.logits_N_K_C[rows, k]
+    ran, _ = rule.follow(model, parts.weights_N_K, look_up)
+    return ran, model.combine(parts, renormalise(parts.weights_N_K, ran))
 
 # %% ../../nbs/use/20_routing.ipynb #2b9d58ef
 @patch
 def route_curve(self:AMFLearner,
     dl=None, # a `DataLoader` with labels; None takes the validation set
-    parts:dict=None, # from `gather_parts` with targets, instead of `dl`
+    parts:Parts=None, # from `gather_parts` with targets, instead of `dl`
     clock:bool=False, # True counts seconds on this machine, as `costs` does
 ) -> pd.DataFrame: # one row a rule, cheapest first: kind, rule, cost, accuracy, nll, ece
     "Accuracy, likelihood and calibration against the mean cost of an image, in whole networks."
-    m, parts = self.model, parts or self.gather_parts(dl)
-    costs, y, rows = self.costs(clock), parts['targets'], []
+    m, parts = self.model, parts or self.gather_parts(dl, labels=True)
+    parts.need('logits_N_K_C', 'weights_N_K', 'targets')
+    costs, rows = self.costs(clock), []
     for rule in _candidates(costs, len(self.usable)):
-        ran, fused = _replay(m, rule, parts['logits'], parts['weights'])
-        acc, *_, loss, ece = panel_row(fused, y, m.multilabel)
+        ran, fused = _replay(m, rule, parts)
+        acc, *_, loss, ece = panel_row(fused, parts.targets, m.multilabel)
         kind = 'cascade' if isinstance(rule, Cascade) else 'weights'
         rows.append((kind, rule, costs.of(ran), acc, loss, ece))
     names = ['kind', 'rule', 'cost', 'accuracy', 'nll', 'ece']
@@ -381,9 +384,9 @@ def route_curve(self:AMFLearner,
 @patch
 def _held_parts(self:AMFLearner):
     "Logits, targets and present weights of the images that the policy was fitted on."
-    x, m = self.held.get('inputs'), self.model
-    w = m.weigh(x if x is None else x.to(m.strength.device), len(self.held['targets']))
-    return dict(self.held, weights=w.detach().cpu())
+    m, x = self.model, self.held.inputs
+    w = m.weigh(x if x is None else x.to(m.strength.device), len(self.held.targets))
+    return replace(self.held, weights_N_K=w.detach().cpu())
 
 # %% ../../nbs/use/20_routing.ipynb #68b2f986
 @patch

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from amf_nb.method.fusion import Parts
 from amf_nb.use.explore import MODES, Explorer, Fusing
 from amf_nb.use.interpret import AMFInterpretation
 
@@ -17,7 +18,7 @@ def made(n, K, C):
     g = torch.Generator().manual_seed(0)
     y = torch.randint(C, (n,), generator=g)
     z = torch.randn(n, K, C, generator=g) + 2 * torch.nn.functional.one_hot(y, C)[:, None]
-    parts = dict(logits=z, weights=torch.randn(n, K, generator=g).softmax(1), targets=y)
+    parts = Parts(z, torch.randn(n, K, generator=g).softmax(1), targets=y)
     picture = lambda i: np.full((64, 64, 3), i % 250, np.uint8)
     return Explorer(Fusing(AMFInterpretation(parts, [f'b{k}' for k in range(K)], [f'c{c}' for c in range(C)], image=picture)))
 
