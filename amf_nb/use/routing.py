@@ -346,12 +346,17 @@ def of(self:BranchCosts,
     return self.policy + trunk_N.mean().item() + running.item()
 
 # %% ../../nbs/use/20_routing.ipynb #a37dbf2c
-def _candidates(costs, n):
-    "Rules of both kinds for `n` branches that have weight, from sparse to dense."
-    order = costs.cheapest_first
+def _orders(costs, weights_N_K):
+    "Orders of a cascade: from the cheapest branch on, and from the one with the most weight on."
+    heaviest_first = weights_N_K.mean(0).argsort(descending=True, stable=True)
+    return list(dict.fromkeys([costs.cheapest_first, tuple(heaviest_first.tolist())]))
+
+def _candidates(costs, weights_N_K):
+    "Rules of both kinds, from sparse to dense."
+    n = int((weights_N_K > 0).any(0).sum()) # of branches that have weight
     steps = np.r_[0, 0.3:0.9:0.1, 0.9:0.99:0.02, 0.99, 0.995, 0.999, 1.01].round(3)
     return [*(ByWeight(top_k=k + 1) for k in range(n)),
-            *(Cascade(float(c), order) for c in steps),
+            *(Cascade(float(c), order) for order in _orders(costs, weights_N_K) for c in steps),
             *(ByWeight(float(t)) for t in (0.1, 0.2, 0.3, 0.4, 0.5))]
 
 # %% ../../nbs/use/20_routing.ipynb #2c78ed8c
@@ -372,7 +377,7 @@ def route_curve(self:AMFLearner,
     m, parts = self.model, parts or self.gather_parts(dl, labels=True)
     parts.need('logits_N_K_C', 'weights_N_K', 'targets')
     costs, rows = self.costs(clock), []
-    for rule in _candidates(costs, len(self.usable)):
+    for rule in _candidates(costs, parts.weights_N_K):
         ran, fused = _replay(m, rule, parts)
         acc, *_, loss, ece = panel_row(fused, parts.targets, m.multilabel)
         kind = 'cascade' if isinstance(rule, Cascade) else 'weights'
