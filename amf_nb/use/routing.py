@@ -131,8 +131,8 @@ def costs(self:AMFLearner,
     clock:bool=False, # True measures seconds on this machine, which takes a few
 ) -> BranchCosts: # as `branch_costs`
     "`branch_costs` of the model for images of its own size."
-    x, price = some_images(self).to(self.model.strength.device), seconds if clock else macs
-    return branch_costs(self.model, x, price)
+    x = some_images(self).to(self.model.strength.device)
+    return branch_costs(self.model, x, seconds) if clock else branch_costs(self.model, x[:1])
 
 # %% ../../nbs/use/20_routing.ipynb #7536113f
 def _rank_of_weights(weights_N_K):
