@@ -251,6 +251,7 @@ def say(export):
     assert not any(m.startswith('amf_nb') for m in sys.modules)
     learn = load_learner(export)
     said = [float(p) for p in learn.predict(x)[2]], str(learn.model.routing)
+    for name in ('collapse', 'save_amf', 'to_onnx', 'costs', 'verdict', 'plan'): assert callable(getattr(learn, name)), name
     Path(export).with_suffix('.json').write_text(json.dumps(said))
 
 for export in sys.argv[2:]:

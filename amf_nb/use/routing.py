@@ -35,7 +35,7 @@ def _once(f, *args):
 def seconds(
     f, # what to run: a module or a function
     *args, # what it takes
-    runs:int=5, # the fastest counts; one more warms up
+    runs:int=3, # the fastest counts; one more warms up
 ) -> float:
     "Seconds that `f(*args)` takes on this machine."
     _once(f, *args)
@@ -128,7 +128,7 @@ def some_images(
 # %% ../../nbs/use/20_routing.ipynb #59b584f2
 @patch
 def costs(self:AMFLearner,
-    clock:bool=False, # True measures seconds on this machine, which takes a few
+    clock:bool=False, # True measures seconds on this machine, which itself takes a few
 ) -> BranchCosts: # as `branch_costs`
     "`branch_costs` of the model for images of its own size."
     x = some_images(self).to(self.model.strength.device)
@@ -397,6 +397,8 @@ def _held_parts(self:AMFLearner):
 @patch
 def _rule_within_budget(self:AMFLearner, budget, clock=False):
     "The likeliest rule on held-out images whose mean cost is at most `budget`."
+    if not (_not_negative(budget) and budget > 0):
+        raise ValueError(f'`budget`={budget!r}: give whole networks, a number above 0')
     if self.held is None:
         raise ValueError(f'`budget`={budget} is kept by what was predicted of held-out images, '
                          'which is not known here, nor is it saved with a model: '
@@ -431,5 +433,7 @@ def route(self:AMFLearner,
     given = {k: v for k, v in given.items() if v is not None}
     if len(given) > 1 and set(given) != {'threshold', 'top_k'}:
         raise ValueError(f'{given}: give one of them, or `threshold` and `top_k` together')
+    if clock and not {'budget', 'confident'} & {*given}:
+        raise ValueError('`clock`=True says how costs are counted: give `budget` or `confident`')
     self.model.routing = self._rule_for(**given, clock=clock) if given else None
     return self.model.routing
