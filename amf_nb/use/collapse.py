@@ -124,7 +124,8 @@ def student_of(
     numbers=None, # of branches; None for all
 ) -> str: # name of a branch
     "The branch of `numbers` that has trained most at full size."
-    branches = [model.branches[k] for k in (range(len(model.branches)) if numbers is None else numbers)]
+    numbers = range(len(model.branches)) if numbers is None else numbers
+    branches = [model.branches[k] for k in numbers]
     size = lambda b: sum(p.numel() for n, p in b.named_parameters() if n in b.trained)
     return max(branches, key=lambda b: (b.scale, size(b))).strategy.name
 
