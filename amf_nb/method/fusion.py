@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
 
-from .branches import Branch, Trunk, create_branch
+from .branches import Branch, Trunk, create_branch, enter_all
 from .policy import create_policy, weights_from_scores
 from .probes import pool_features
 from .strategies import resolve_strategies
@@ -299,9 +299,8 @@ def parts(self:AMFModel,
     "Everything about a batch before fusion."
     resting = self.absent - self.dropped # a probe need not run while others train
     running = {k: b for k, b in enumerate(self.branches) if k not in resting}
-    depths = {k: b.shared_depths(self.trunk, x) for k, b in running.items()}
-    acts = self.trunk(x, set().union(*depths.values()))
-    said = {k: b(b.enter(acts.__getitem__, depths[k])) for k, b in running.items()}
+    acts, entries = enter_all(self.trunk, running.values(), x)
+    said = {k: b(entry) for (k, b), entry in zip(running.items(), entries)}
     blank = torch.zeros_like(next(iter(said.values())))
     logits_N_K_C = torch.stack([said.get(k, blank) for k in range(len(self.branches))], 1)
     inputs = self.policy_inputs(acts)

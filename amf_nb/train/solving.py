@@ -16,6 +16,7 @@ from fastai.torch_core import num_distrib
 from fastcore.basics import patch
 from torch import nn
 
+from ..method.branches import enter_all
 from ..method.folding import folded
 from ..method.fusion import AMFModel
 from ..method.probes import copies_of, set_head, solve_probe
@@ -46,9 +47,8 @@ class Readers(nn.Module):
     def device(self): return next(self.branches.parameters()).device
 
     def forward(self, x):
-        depths = [b.shared_depths(self.trunk, x) for b in self.branches]
-        acts = self.trunk(x, set().union(*depths))
-        return [b.features(b.enter(acts.__getitem__, d)) for b, d in zip(self.branches, depths)]
+        _, entries = enter_all(self.trunk, self.branches, x)
+        return [b.features(entry) for b, entry in zip(self.branches, entries)]
 
 # %% ../../nbs/train/37_solving.ipynb #2930c7e7
 @dataclass(frozen=True)
