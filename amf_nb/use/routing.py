@@ -31,6 +31,7 @@ def whole_network(
     if b.strategy.probe: return torch.nn.Sequential(*b.stages[0].stages)
     return torch.nn.Sequential(*model.trunk.stages[:b.start], *b.stages, b.head)
 
+# %% ../../nbs/use/20_routing.ipynb #2a06a8fc
 def whole_cost(
     model:AMFModel, # a fused network
     x:torch.Tensor, # images (N, C_in, H, W)
@@ -325,6 +326,7 @@ def _orders(costs, weights_N_K):
     heaviest_first = weights_N_K.mean(0).argsort(descending=True, stable=True)
     return list(dict.fromkeys([costs.cheapest_first, tuple(heaviest_first.tolist())]))
 
+# %% ../../nbs/use/20_routing.ipynb #7f89a65e
 def _candidates(costs, weights_N_K):
     "Rules of both kinds, from sparse to dense."
     n = int((weights_N_K > 0).any(0).sum()) # of branches that have weight
