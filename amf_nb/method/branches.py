@@ -216,7 +216,8 @@ def create_probe(
 ) -> Branch: # in which nothing trains
     "A branch that reads many depths of the frozen `backbone`; its head is zero until it is solved."
     side = min(strategy.side, *backbone.size) # no larger than what the network was made for
-    body = Depths(backbone.stages, _scale_of(backbone, strategy), side=side)
+    scale, mixtures = _scale_of(backbone, strategy), strategy.mixtures
+    body = Depths(backbone.stages, scale, side=side, mixtures=mixtures)
     blank = torch.zeros(1, backbone.n_in, *backbone.size, device=next(backbone.parameters()).device)
     head = nn.Linear(body(blank).shape[1], n_out).requires_grad_(False)
     nn.init.zeros_(head.weight)

@@ -45,6 +45,8 @@ _rules = dict(
            'above 0 and at most 4 (1: images as they come)'),
     side=(lambda v: _whole(v) and 0 <= v <= 1024,
           'a whole number of pixels up to 1024 (0: images as they come)'),
+    mixtures=(lambda v: _whole(v) and 0 <= v <= 64,
+              'a whole number up to 64 (0: no covariances)'),
     probe=(lambda v: isinstance(v, bool),
            'True (only a head is solved) or False (layers train)'),
     bn=(lambda v: v in ('train', 'frozen'),
@@ -67,6 +69,8 @@ def _conflict(strategy):
     if strategy.probe and told: return f'`probe=True` trains no layer: leave out {told}'
     if strategy.side and not strategy.probe:
         return f'`side`={strategy.side} needs `probe=True`: training sees images as they come'
+    if strategy.mixtures and not strategy.probe:
+        return f'`mixtures`={strategy.mixtures} needs `probe=True`: only a probe reads statistics'
     if strategy.scale > 1 and not strategy.probe:
         return f'{scale} needs `probe=True`: training on larger images costs its square'
     if strategy.scale < 1 and strategy.freeze:
@@ -99,6 +103,7 @@ class Strategy:
     probe: bool = False # True trains nothing: a linear head on activations of many depths is solved
     bn: str = 'train' # 'frozen' keeps the normalisation statistics of the stages that train
     head: str = 'fresh' # 'solved' starts at the best linear head on the untrained features
+    mixtures: int = 0 # of channels at each depth, whose covariances a probe reads, too; 0: none
 
     def __post_init__(self):
         for name, value in vars(self).items(): # a number out of an array becomes Python's own
@@ -187,7 +192,7 @@ for _s in (
     Strategy('reinit_last', stage_decay=0.8, reinit=1),
     Strategy('gentle', lr_mult=0.2, stage_decay=0.8, bn='frozen', head='solved'),
     Strategy('gentle_half', freeze=1/2, lr_mult=0.4, stage_decay=0.8, bn='frozen', head='solved'),
-    Strategy('probe', probe=True, side=128),
+    Strategy('probe', probe=True, side=128, mixtures=24),
 ): register_strategy(_s)
 
 # %% ../../nbs/method/10_strategies.ipynb #bc5cf908
