@@ -135,7 +135,8 @@ def standardisation(
 ) -> tuple: # (mean_F, scale_F) in double precision
     """Mean of each feature, and what to divide by: the root of F times its deviation,
     or a tenth of the median deviation if that is more."""
-    mean_F = features_N_F.mean(0, dtype=torch.double)
+    parts = features_N_F.split(4096) # `mean(dtype=double)` would copy all of them
+    mean_F = sum(part.double().sum(0) for part in parts) / len(features_N_F)
     spread_F = features_N_F.std(0, correction=0).double()
     least = 0.1 * spread_F.median().item() or 0.1 * spread_F.mean().item() or 1.
     return mean_F, spread_F.clamp(min=least) * len(mean_F)**0.5
@@ -149,7 +150,7 @@ def _shuffled(groups_N, n):
     return order_G[numbers_N.reshape(-1)]
 
 # %% ../../nbs/method/25_probes.ipynb #e3f9da4c
-def _parts(groups_N, size=8192):
+def _parts(groups_N, size):
     "Positions of all images, in parts of at least `size` that hold whole groups."
     order = np.argsort(groups_N, kind='stable')
     sorted_N = groups_N[order]
@@ -224,7 +225,7 @@ def _check_features(features_N_F, targets_N, groups_N):
     if groups_N is not None and len(set(np.asarray(groups_N).tolist())) < 2:
         raise ValueError('`groups` has one group only: nothing is left to answer for it; '
                          'give at least two, or None')
-    bad = (~features_N_F.isfinite()).any(1).sum().item()
+    bad = (~features_N_F.sum(1).isfinite()).sum().item()
     if bad:
         raise ValueError(f'`features_N_F` of {bad} images are not finite: '
                          'the network overflows on them, or its weights are damaged')
@@ -257,10 +258,13 @@ class _ByImages:
 
 # %% ../../nbs/method/25_probes.ipynb #d53e9cca
 class _ByFeatures:
-    "The equations of many images: everything follows from `X'X`; rows are looked at in parts."
+    """The equations of many images: everything follows from `X'X`; rows are looked at in parts,
+    and if there are several, large products are taken in single precision."""
     def __init__(self, rows, parts, Y_N_C):
         self.rows, self.Y_N_C = rows, Y_N_C
-        self.gram_F_F = sum(X.T @ X for X in map(rows, parts))
+        self.dtype = torch.double if len(parts) == 1 else torch.float
+        reduced = (rows(at).to(self.dtype) for at in parts)
+        self.gram_F_F = sum((X.T @ X).double() for X in reduced)
         self.XY_F_C = sum(rows(at).T @ Y_N_C[at] for at in parts)
 
     def solve(self, strength):
@@ -270,7 +274,8 @@ class _ByFeatures:
     def left_out(self, at, groups_N):
         "Residuals of the images `at`, each solved without its group."
         X_M_F = self.rows(at)
-        Z_M_F = torch.linalg.solve_triangular(self.L_F_F, X_M_F.T, upper=False).T
+        L_F_F, X_F_M = self.L_F_F.to(self.dtype), X_M_F.T.to(self.dtype)
+        Z_M_F = torch.linalg.solve_triangular(L_F_F, X_F_M, upper=False).T.double()
         def rest(rows_G_M):
             Z_G_M_F = Z_M_F[rows_G_M]
             one = torch.eye(rows_G_M.shape[1], dtype=Z_M_F.dtype)
@@ -286,7 +291,7 @@ class _System:
         self.mean_C, self.strength = Y_N_C.mean(0), None
         N, F = features_N_F.shape
         few = N <= F # then all rows are in memory anyway
-        self.parts = [np.arange(N)] if few else _parts(groups_N)
+        self.parts = [np.arange(N)] if few else _parts(groups_N, min(8192, 2**24 // F)) # 128 MB
         if few: self.equations = _ByImages(self.rows(slice(None)), Y_N_C - self.mean_C)
         else: self.equations = _ByFeatures(self.rows, self.parts, Y_N_C - self.mean_C)
 
