@@ -46,7 +46,8 @@ def _mixtures(act, k):
     n_channels = space_N_S_F.shape[2]
     channel_F = torch.arange(n_channels, device=act.device) + 0.5
     wave_K = torch.arange(min(k, n_channels), device=act.device) * torch.pi / n_channels
-    mixed_N_S_K = space_N_S_F @ torch.cos(torch.outer(channel_F, wave_K)).to(act.dtype)
+    cosine_F_K = torch.cos(torch.outer(channel_F, wave_K))
+    mixed_N_S_K = (space_N_S_F @ cosine_F_K.to(act.dtype)).float() # no square overflows in halves
     return mixed_N_S_K - mixed_N_S_K.mean(1, keepdim=True)
 
 # %% ../../nbs/method/25_probes.ipynb #befea9b5
