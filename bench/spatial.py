@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
 
 from amf_nb.core import amf_learner, create_backbone
-from amf_nb.method.fusion import nll
 from amf_nb.method.probes import Depths, copies_of, pool_features, rescaled, solve_probe, unit_statistics
-from kinds import SETS, development_set
+from kinds import SETS, development_set, scores
 from sizes import DRAWS
 
 RECORDS = Path(__file__).with_suffix('.jsonl')
@@ -39,10 +38,6 @@ def read(dl, body):
     return {name: torch.cat(seen) for name, seen in rows.items()}, torch.cat(targets), seconds
 
 
-def score(logits_N_C, targets_N):
-    return [round((logits_N_C.argmax(1) == targets_N).double().mean().item(), 5), round(nll(logits_N_C, targets_N).item(), 5)]
-
-
 def run(name, folder):
     "Records of the set `name`: one for each draw of its training images."
     data = development_set(name, 0, None, folder)
@@ -56,7 +51,8 @@ def run(name, folder):
         groups, told = copies_of(train['usual'][at]), {}
         for kind, features in train.items():
             fit = solve_probe(features[at], y[at], n_out, groups_N=groups)
-            told[kind] = dict(honest=score(fit.honest_N_C, y[at]), kept=score(held[kind] @ fit.weight_C_F.T + fit.bias_C, held_y))
+            kept_N_C = held[kind] @ fit.weight_C_F.T + fit.bias_C
+            told[kind] = dict(honest=scores(fit.honest_N_C, y[at])[:2], kept=scores(kept_N_C, held_y)[:2])
         yield dict(data=name, images=len(at), seed=seed, ms={k: round(1000 * s / len(y), 3) for k, s in seconds.items()}, read=told)
 
 

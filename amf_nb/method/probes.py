@@ -264,9 +264,12 @@ class _ByFeatures:
     def __init__(self, rows, parts, Y_N_C):
         self.rows, self.Y_N_C = rows, Y_N_C
         self.dtype = torch.double if len(parts) == 1 else torch.float
-        reduced = (rows(at).to(self.dtype) for at in parts)
-        self.gram_F_F = sum((X.T @ X).double() for X in reduced)
-        self.XY_F_C = sum(rows(at).T @ Y_N_C[at] for at in parts)
+        self.gram_F_F, self.XY_F_C = 0., 0.
+        for at in parts:
+            X_M_F = rows(at)
+            self.XY_F_C += X_M_F.T @ Y_N_C[at]
+            X_M_F = X_M_F.to(self.dtype)
+            self.gram_F_F += (X_M_F.T @ X_M_F).double()
 
     def solve(self, strength):
         self.L_F_F = _cholesky(self.gram_F_F, strength)
