@@ -11,6 +11,7 @@ import copy
 import hashlib
 import re
 import warnings
+from functools import partial
 
 import torch
 from fastcore.basics import patch
@@ -18,6 +19,7 @@ from torch import nn
 
 from .backbones import Backbone
 from .probes import Depths, rescaled
+from .similarity import Similarity, SimilarityHead
 from .strategies import Strategy, frozen_stages, lr_factor
 
 # %% ../../nbs/method/30_branches.ipynb #964a84d6
@@ -219,9 +221,11 @@ def create_probe(
     scale, mixtures = _scale_of(backbone, strategy), strategy.mixtures
     body = Depths(backbone.stages, scale, side=side, mixtures=mixtures)
     blank = torch.zeros(1, backbone.n_in, *backbone.size, device=next(backbone.parameters()).device)
-    head = nn.Linear(body(blank).shape[1], n_out).requires_grad_(False)
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
+    n_features, head = body(blank).shape[1], nn.Linear
+    if strategy.landmarks:
+        head = partial(SimilarityHead, Similarity(body.columns(blank), strategy.landmarks))
+    head = head(n_features, n_out).requires_grad_(False)
+    for numbers in head.parameters(): nn.init.zeros_(numbers)
     return Branch(strategy, 0, [body], head)
 
 # %% ../../nbs/method/30_branches.ipynb #fdedc81e
@@ -310,7 +314,8 @@ def sharpen(self:Branch,
 ):
     "Multiply the logits of the branch by `factor` from now on."
     last = [m for m in self.head.modules() if isinstance(m, (nn.Linear, Factor))][-1]
-    for tensor in (*last.parameters(), *last.buffers()): tensor.mul_(factor)
+    numbers = [last.factor] if isinstance(last, Factor) else last.parameters()
+    for tensor in numbers: tensor.mul_(factor)
 
 # %% ../../nbs/method/30_branches.ipynb #67f0e6fa
 def branch_params(

@@ -47,6 +47,8 @@ _rules = dict(
           'a whole number of pixels up to 1024 (0: images as they come)'),
     mixtures=(lambda v: _whole(v) and 0 <= v <= 64,
               'a whole number up to 64 (0: no covariances)'),
+    landmarks=(lambda v: _whole(v) and 0 <= v <= 4096,
+               'a whole number up to 4096 (0: none)'),
     probe=(lambda v: isinstance(v, bool),
            'True (only a head is solved) or False (layers train)'),
     bn=(lambda v: v in ('train', 'frozen'),
@@ -71,6 +73,8 @@ def _conflict(strategy):
         return f'`side`={strategy.side} needs `probe=True`: training sees images as they come'
     if strategy.mixtures and not strategy.probe:
         return f'`mixtures`={strategy.mixtures} needs `probe=True`: only a probe reads statistics'
+    if strategy.landmarks and not strategy.probe:
+        return f'`landmarks`={strategy.landmarks} needs `probe=True`: only a probe compares images'
     if strategy.scale > 1 and not strategy.probe:
         return f'{scale} needs `probe=True`: training on larger images costs its square'
     if strategy.scale < 1 and strategy.freeze:
@@ -104,6 +108,7 @@ class Strategy:
     bn: str = 'train' # 'frozen' keeps the normalisation statistics of the stages that train
     head: str = 'fresh' # 'solved' starts at the best linear head on the untrained features
     mixtures: int = 0 # of channels at each depth, whose covariances a probe reads, too; 0: none
+    landmarks: int = 0 # training images that a probe keeps, to compare others with; 0: none
 
     def __post_init__(self):
         for name, value in vars(self).items(): # a number out of an array becomes Python's own
@@ -192,7 +197,7 @@ for _s in (
     Strategy('reinit_last', stage_decay=0.8, reinit=1),
     Strategy('gentle', lr_mult=0.2, stage_decay=0.8, bn='frozen', head='solved'),
     Strategy('gentle_half', freeze=1/2, lr_mult=0.4, stage_decay=0.8, bn='frozen', head='solved'),
-    Strategy('probe', probe=True, side=128, mixtures=24),
+    Strategy('probe', probe=True, side=128, mixtures=24, landmarks=1024),
 ): register_strategy(_s)
 
 # %% ../../nbs/method/10_strategies.ipynb #bc5cf908

@@ -122,7 +122,8 @@ def _solve_branch(
 ): # what `solve_probe` found
     "Give a branch the head that is the solution for these images."
     n_out = [p for p in branch.head.parameters() if p.ndim == 2][-1].shape[0]
-    fit = solve_probe(features_N_F, targets_N, n_out, multilabel, groups_N)
+    similarity = getattr(branch.head, 'similarity', None)
+    fit = solve_probe(features_N_F, targets_N, n_out, multilabel, groups_N, similarity=similarity)
     set_head(branch.head, fit)
     return fit
 
