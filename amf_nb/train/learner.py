@@ -184,6 +184,7 @@ def gather_parts(self:AMFLearner,
 @patch
 def _one_batch(self:AMFLearner, item, rm_type_tfms=None):
     "The picture `item` in a batch of one, as the model sees it."
+    if item is None: raise ValueError('`item`=None: give an image, or the file of one')
     unseeded = dict(seed=None) if hasattr(self.dls.valid, 'seed') else {} # one picture, no chance
     dl = self.dls.test_dl([item], rm_type_tfms=rm_type_tfms, num_workers=0, **unseeded)
     return dl.one_batch()[0]
@@ -519,5 +520,7 @@ def control_panel(self:AMFLearner,
 ) -> pd.DataFrame: # a row a rule, such as 'policy'; columns: accuracy, low, high, nll, ece
     """Policy, controls, branches and oracle on `dl`, with 95% intervals.
     Rows: 'policy', 'uniform', 'static', 'entropy', each branch by its name, 'oracle'."""
-    parts = parts or self.gather_parts(dl, labels=True)
+    if parts is None: parts = self.gather_parts(dl, labels=True)
+    if not isinstance(parts, Parts):
+        raise TypeError(f'`parts` is a {type(parts).__name__}: give what `gather_parts` returns')
     return panel_of(self.fused_by(parts), parts.targets, self.model.multilabel)

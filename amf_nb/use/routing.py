@@ -411,5 +411,7 @@ def route(self:AMFLearner,
         raise ValueError(f'{given}: give one of them, or `threshold` and `top_k` together')
     if clock and not {'budget', 'confident'} & {*given}:
         raise ValueError('`clock`=True says how costs are counted: give `budget` or `confident`')
+    if _not_negative(confident) and confident >= 2:
+        raise ValueError(f'`confident`={confident!r}: give a probability, such as 0.9')
     self.model.routing = self._rule_for(**given, clock=clock) if given else None
     return self.model.routing
