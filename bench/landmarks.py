@@ -1,9 +1,9 @@
-"""How many of its training images should a probe keep, to compare others with? Heads solved with and without, side by side.
+"""How many of its training images should a probe keep, to compare others with, and how? Heads solved in each way, side by side.
 
 `python bench/landmarks.py --sets ~/sets` appends to `bench/landmarks.jsonl` what is not there yet; `--sets` is as for
 `bench/kinds.py`. The network of the default probe reads every image of a development set once; heads are then solved on all
 images and on random draws of 100 and 300. Scored are honest answers, each image left out with its copies, and a fixed fifth
-of the *training* images; test images stay closed. A quarter of an hour on one core.
+of the *training* images; test images stay closed. Ten minutes on one core.
 """
 import argparse, json, time
 from pathlib import Path
@@ -11,14 +11,39 @@ from pathlib import Path
 import numpy as np, torch
 
 from amf_nb.core import amf_learner
+from amf_nb.method import probes
 from amf_nb.method.probes import copies_of, set_head, solve_probe
 from amf_nb.method.similarity import Similarity, SimilarityHead
 from amf_nb.train.solving import Readers, read_rows
 from kinds import SETS, development_set, scores
 from sizes import DRAWS
 
-RECORDS = Path(__file__).with_suffix('.jsonl')
+RECORDS, HALF = Path(__file__).with_suffix('.jsonl'), probes.OF_SIMILARITY
 KEPT = [0, 256, 512, 1024, 2048]
+WAYS = {'a third': dict(share=1 / 3), 'two thirds': dict(share=2 / 3), 'half as far': dict(far=0.5), 'twice as far': dict(far=2.),
+        'all depths together': dict(together=True)}
+
+
+class Stretched(Similarity):
+    "A `Similarity` in which squared distances are `far` times what they are."
+    def __init__(self, columns, most, far):
+        super().__init__(columns, most)
+        self.far = far
+
+    def standardised(self, features_N_F): return super().standardised(features_N_F) * self.far**0.5
+
+
+def solved(seen, held, n_out, columns, most, share=HALF, far=1., together=False):
+    "What comes of a head with `most` landmarks: `seen` are features, targets and groups; `held` features and targets."
+    features, y, groups = seen
+    columns = [(0, features.shape[1])] if together else columns
+    head, probes.OF_SIMILARITY = SimilarityHead(Stretched(columns, most, far), features.shape[1], n_out), share
+    start = time.process_time()
+    fit = solve_probe(features, y, n_out, groups_N=groups, similarity=head.similarity if most else None)
+    seconds = round(time.process_time() - start, 2)
+    set_head(head, fit)
+    return dict(landmarks=fit.similar_C_L.shape[1], strength=fit.strength, seconds=seconds,
+                honest=scores(fit.honest_N_C, y)[:2], kept=scores(head(held[0]), held[1])[:2])
 
 
 @torch.no_grad()
@@ -28,19 +53,14 @@ def run(name, folder):
     learn = amf_learner(data.dls, strategies=['probe'], seed=0)
     readers, columns = Readers(learn.model, [0]), learn.model.branches[0].head.similarity.columns
     (train,), y = read_rows(readers, learn.in_order(np.arange(len(data.dls.train_ds))))
-    (held,), held_y = read_rows(readers, data.test_dl(learn))
-    n_out = int(max(y.max(), held_y.max())) + 1
+    (kept,), kept_y = read_rows(readers, data.test_dl(learn))
+    n_out = int(max(y.max(), kept_y.max())) + 1
     for n, seed in DRAWS:
         at = torch.from_numpy(np.random.default_rng(seed).permutation(len(y))[:n])
-        groups, told, kept = copies_of(train[at]), {}, [k for k in KEPT if k < max(300, 2 * len(at))]
-        for most in kept:
-            head, start = SimilarityHead(Similarity(columns, most), train.shape[1], n_out), time.process_time()
-            fit = solve_probe(train[at], y[at], n_out, groups_N=groups, similarity=head.similarity if most else None)
-            seconds = round(time.process_time() - start, 2)
-            set_head(head, fit)
-            told[most] = dict(landmarks=fit.similar_C_L.shape[1], strength=fit.strength, seconds=seconds,
-                              honest=scores(fit.honest_N_C, y[at])[:2], kept=scores(head(held), held_y)[:2])
-        yield dict(data=name, images=len(at), seed=seed, kept=told)
+        seen = train[at], y[at], copies_of(train[at])
+        ask = lambda most, **way: solved(seen, (kept, kept_y), n_out, columns, most, **way)
+        numbers = {most: ask(most) for most in KEPT if most < max(300, 2 * len(at))}
+        yield dict(data=name, images=len(at), seed=seed, kept=numbers, ways={name: ask(1024, **way) for name, way in WAYS.items()})
 
 
 if __name__ == '__main__':
