@@ -108,7 +108,7 @@ class Strategy:
     bn: str = 'train' # 'frozen' keeps the normalisation statistics of the stages that train
     head: str = 'fresh' # 'solved' starts at the best linear head on the untrained features
     mixtures: int = 0 # of channels at each depth, whose covariances a probe reads, too; 0: none
-    landmarks: int = 0 # training images that a probe keeps, to compare others with; 0: none
+    landmarks: int = 0 # of up to 4096 training images a probe keeps this many to compare with
 
     def __post_init__(self):
         for name, value in vars(self).items(): # a number out of an array becomes Python's own
