@@ -30,7 +30,8 @@ def similarity_of(
 ) -> torch.Tensor: # (N, L), from 0 to 1
     "How alike images are: mean over depths of exp(- squared distance)."
     depths = zip(a_N_F.split(widths, 1), b_L_F.split(widths, 1))
-    return sum(torch.exp(-_squared_distances(a_N_D, b_L_D)) for a_N_D, b_L_D in depths) / len(widths)
+    alike_N_L = sum(torch.exp(-_squared_distances(a_N_D, b_L_D)) for a_N_D, b_L_D in depths)
+    return alike_N_L / len(widths)
 
 # %% ../../nbs/method/27_similarity.ipynb #8a51d705
 NOTHING_NEW = 1e-3 # what a landmark has to add, 1 being all that an image is
