@@ -514,13 +514,21 @@ def fused_by(self:AMFLearner,
 
 # %% ../../nbs/train/40_learner.ipynb #ebb35494
 @patch
+def labelled_parts(self:AMFLearner,
+    dl=None, # a `DataLoader` with labels; None takes the validation set
+    parts:Parts=None, # from `gather_parts` with targets, instead of `dl`
+) -> Parts: # `parts` if they are given
+    "What all branches say of images, and the truth."
+    if parts is None: return self.gather_parts(dl, labels=True)
+    if isinstance(parts, Parts): return parts
+    raise TypeError(f'`parts` is a {type(parts).__name__}: give what `gather_parts` returns')
+
+@patch
 def control_panel(self:AMFLearner,
     dl=None, # a `DataLoader` with labels; None takes the validation set
     parts:Parts=None, # from `gather_parts` with targets, instead of `dl`
 ) -> pd.DataFrame: # a row a rule, such as 'policy'; columns: accuracy, low, high, nll, ece
     """Policy, controls, branches and oracle on `dl`, with 95% intervals.
     Rows: 'policy', 'uniform', 'static', 'entropy', each branch by its name, 'oracle'."""
-    if parts is None: parts = self.gather_parts(dl, labels=True)
-    if not isinstance(parts, Parts):
-        raise TypeError(f'`parts` is a {type(parts).__name__}: give what `gather_parts` returns')
+    parts = self.labelled_parts(dl, parts)
     return panel_of(self.fused_by(parts), parts.targets, self.model.multilabel)

@@ -482,7 +482,7 @@ def compare(self:AMFLearner,
     parts:Parts=None, # from `gather_parts` with targets, instead of `dl`
 ) -> pd.DataFrame: # rows: uniform, static, shuffled, best branch
     "The policy against its controls, image by image: `paired_test` of the policy minus the row."
-    m, parts = self.model, parts or self.gather_parts(dl, labels=True)
+    m, parts = self.model, self.labelled_parts(dl, parts)
     fused = self.fused_by(parts)
     mixed = torch.randperm(len(parts.targets), generator=torch.Generator().manual_seed(0))
     dealt = replace(parts, weights_N_K=parts.weights_N_K[mixed])

@@ -350,7 +350,7 @@ def route_curve(self:AMFLearner,
     clock:bool=False, # True counts seconds on this machine, as `costs` does
 ) -> pd.DataFrame: # one row a rule, cheapest first: kind, rule, cost, accuracy, nll, ece
     "Accuracy, likelihood and calibration against the mean cost of an image, in whole networks."
-    m, parts = self.model, parts or self.gather_parts(dl, labels=True)
+    m, parts = self.model, self.labelled_parts(dl, parts)
     parts.need('logits_N_K_C', 'weights_N_K', 'targets')
     costs, rows = self.costs(clock), []
     for rule in _candidates(costs, parts.weights_N_K):
