@@ -7,19 +7,21 @@ not influence each other while they train, so one run holds every set of them. W
 them: on held-out images, to the networks at the end of their training.
 """
 import argparse, json, time
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np, torch
 from fastai.callback.progress import ProgressCallback
 
-from amf_nb.core import Strategy, amf_learner, get_strategy
+from amf_nb.core import amf_learner, get_strategy
 from amf_nb.method.controls import calibration_error
 from amf_nb.method.fusion import believed_first, fit_static, fuse, nll
 from amf_nb.study.testbeds import DATA_SETS
 
 RECORDS = Path(__file__).with_suffix('.jsonl')
-PROBES = ['probe', Strategy('unscaled', probe=True), *(Strategy(f'probe_{n}', probe=True, scale=n / 64) for n in (96, 160))]
+SCALES = dict(unscaled=1., probe_96=96 / 64, probe_160=160 / 64) # sets of 64 pixels to the side in their names
+PROBES = ['probe', *(replace(get_strategy('probe'), name=name, side=0, scale=scale) for name, scale in SCALES.items())]
 KINDS = ['standard', 'reduced', 'upper_stages', 'last_half', 'last_eighth', 'gentle', 'gentle_half', *PROBES]
 SETS = {'clipart': 6, 'icons': 6, 'dtd10': 6, 'fashion-3k': 6, 'aircraft-small': 10}  # epochs
 

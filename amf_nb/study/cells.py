@@ -34,7 +34,7 @@ from tqdm import tqdm
 
 from ..data.loaders import PAPER_DLS
 from ..files import check_makeable, locked, peak_memory_mb, write_aside
-from ..method.controls import panel_row
+from ..method.controls import calibration_by_chance, panel_row
 from .methods import METHODS, silence
 from .testbeds import DATA_SETS
 from ..train.learner import AMFLearner
@@ -133,12 +133,17 @@ def _by_group(groups_N, targets_N, classes, weights_N_K, names):
     return res
 
 # %% ../../nbs/study/40_cells.ipynb #88e231ea
-_columns = ['accuracy', 'low', 'high', 'nll', 'ece']
+_columns = ['accuracy', 'low', 'high', 'nll', 'ece', 'ece_by_chance']
+
+def _row(logits_N_C, targets_N):
+    "What `panel_row` says, and what calibration error chance alone would show, as JSON values."
+    by_chance = calibration_by_chance(logits_N_C.softmax(1).amax(1))
+    values = *panel_row(logits_N_C, targets_N, False), by_chance
+    return {column: round(value, 6) for column, value in zip(_columns, values)}
 
 def _panel(rules, targets_N):
-    "The rows of the control panel for `rules`, logits (N, C) by name, as JSON values."
-    rows = {rule: panel_row(logits_N_C, targets_N, False) for rule, logits_N_C in rules.items()}
-    return {rule: {c: round(v, 6) for c, v in zip(_columns, row)} for rule, row in rows.items()}
+    "The rows of the control panel for `rules`, logits (N, C) by name."
+    return {rule: _row(logits_N_C, targets_N) for rule, logits_N_C in rules.items()}
 
 # %% ../../nbs/study/40_cells.ipynb #b6847e03
 def _score(learn, data):

@@ -8,9 +8,11 @@ __all__ = ['plot_curves', 'plot_class_weights', 'plot_leaning']
 # %% ../../nbs/use/12_figures.ipynb #1f4c331f
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from fastcore.basics import patch
 from scipy import stats
 
+from ..method.controls import calibration_by_chance
 from ..train.learner import AMFLearner
 from .evidence import AMFInterpretation, class_weights, leaning
 from .names import branch_colors, for_figure
@@ -394,6 +396,12 @@ def _calibration_gap(table):
     gaps = (table.confidence - table.accuracy).abs()
     return (table.n * gaps).sum() / table.n.sum()
 
+def _gap_text(table, bins):
+    "How far the `bins` in `table` are from the diagonal, and how far chance alone would take them."
+    confidence_N = torch.from_numpy(np.repeat(table.confidence.values, table.n))
+    by_chance = calibration_by_chance(confidence_N, bins)
+    return f'gap {_calibration_gap(table):.1%} ({by_chance:.1%} by chance)'
+
 # %% ../../nbs/use/12_figures.ipynb #8e0a53fb
 def _draw_reliability(ax, table, label, color, fused):
     "The bins of `table` as a line; thicker and with intervals for the fused prediction."
@@ -409,7 +417,7 @@ def _add_reliability(self:AMFInterpretation, ax, name, color, bins, few):
     "The line of a branch or of the 'policy', without bins of less than `few` images."
     table = self.reliability(name, bins)
     who = 'fused' if name == 'policy' else for_figure(name)
-    label = f'{who}, gap {100 * _calibration_gap(table):.1f}%'
+    label = f'{who}, {_gap_text(table, bins)}'
     _draw_reliability(ax, table[table.n >= few], label, color, name == 'policy')
 
 # %% ../../nbs/use/12_figures.ipynb #cb609672
@@ -418,7 +426,7 @@ def plot_reliability(self:AMFInterpretation,
     bins:int=10, # equally wide bins of confidence
 ) -> plt.Axes: # the axes
     "Reliability diagram of the fused model and of every branch."
-    fig, ax = plt.subplots(figsize=(6.5, 4), constrained_layout=True)
+    fig, ax = plt.subplots(figsize=(7.5, 4), constrained_layout=True)
     ax.plot([0, 1], [0, 1], color='grey', ls='--', lw=1)
     few = max(1, min(10, len(self.targets) // 20))
     for name, color in (branch_colors(self.names) | dict(policy='black')).items():
