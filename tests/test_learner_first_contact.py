@@ -196,6 +196,25 @@ def test_every_method_that_takes_a_loader_gives_what_predict_gives(fitted, case)
     assert acc > 0.8
 
 
+@pytest.mark.parametrize('case', CASES)
+@pytest.mark.parametrize('kept', ['best', 'distil', 'exported'])
+def test_a_collapsed_learner_sees_loaders_from_elsewhere_as_the_fused_one_does(fitted, case, kept, tmp_path):
+    dl, y = foreign(*CASES[case])
+    how = dict(how='distil', epochs=1) if kept == 'distil' else dict(how='best', branch=fitted.model.names[0])
+    one = silent(fitted.collapse(**how))
+    if kept == 'exported':
+        one.path = tmp_path
+        one.export('one.pkl')
+        one = silent(load_learner(tmp_path / 'one.pkl'))
+    probs = want(one, [pair[0] for pair in dl.dataset.items])
+    got, targets = one.get_preds(dl=dl)
+    torch.testing.assert_close(got, probs, atol=1e-5, rtol=1e-4)
+    assert torch.equal(targets.as_subclass(torch.Tensor), y)
+    right = (probs.argmax(1) == y).float().mean().item()
+    assert one.validate(dl=dl)[1] == pytest.approx(right, abs=1e-6)
+    with pytest.raises(ValueError, match='several labels'): one.validate(dl=foreign(multi=True)[0])
+
+
 def test_a_policy_is_fitted_on_images_as_the_model_expects_them(fitted):
     dl, y = foreign(['green', 'blue', 'red'])
     learn = make(toy_dls())

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['again', 'n_drawn', 'with_steps', 'require_steps', 'first_image', 'norm_stats', 'same_stats', 'normalised',
-           'categorizer', 'class_places', 'relabelled', 'Expected']
+           'categorizer', 'class_places', 'relabelled', 'Expected', 'ExpectingLearner']
 
 # %% ../../nbs/train/20_expected.ipynb #9477eea2
 import copy
@@ -14,6 +14,7 @@ from fastai.data.core import DataLoaders, Datasets
 from fastai.data.load import DataLoader
 from fastai.data.transforms import Categorize, CategoryMap, EncodedMultiCategorize, MultiCategorize
 from fastai.data.transforms import OneHotEncode
+from fastai.learner import Learner
 from fastai.torch_core import no_random, num_distrib
 from fastai.vision.augment import Normalize
 from fastcore.basics import patch
@@ -223,3 +224,49 @@ def bring_all(self:Expected,
     loaders = [with_steps(train), *rest]
     if all(a is b for a, b in zip(loaders, dls.loaders)): return dls
     return type(dls)(*loaders, path=dls.path, device=dls.device)
+
+# %% ../../nbs/train/20_expected.ipynb #6695f5ec
+class ExpectingLearner(Learner):
+    "A fastai `Learner` that brings every loader to what its first ones gave."
+
+@patch(as_prop=True)
+def dls(self:ExpectingLearner): # `DataLoaders`
+    "The learner's own loaders, as the model expects them."
+    return self._dls
+
+@patch(set_prop=True)
+def dls(self:ExpectingLearner,
+    dls, # `DataLoaders`; the first ones say what the model expects
+):
+    "Take `dls`, made as the model expects."
+    if 'expected' not in vars(self): self.expected = Expected.of(dls)
+    self._dls = self.expected.bring_all(dls)
+
+# %% ../../nbs/train/20_expected.ipynb #58ad5f34
+@patch
+def loader(self:ExpectingLearner,
+    dl=None, # a `DataLoader`; None takes one of the learner's own
+    ds_idx:int=1, # which of its own: 0 for training, 1 for validation
+): # a `DataLoader`
+    "`dl` as the model expects it; `ValueError` if it has no images or is of another kind."
+    dl = self.expected.bring(self.dls[ds_idx] if dl is None else dl)
+    if getattr(dl, 'n', None) == 0: # a share of several processes has none before it is drawn
+        raise ValueError('there are no images: a model that was loaded comes without any. '
+                         'Give `dl`, or `learn.dls = ...`')
+    return dl
+
+# %% ../../nbs/train/20_expected.ipynb #9fbac5e9
+@patch
+def _do_epoch_validate(self:ExpectingLearner, ds_idx=1, dl=None):
+    if dl is not None and not isinstance(dl, list): dl = self.loader(dl) # fastai gives lists, too
+    Learner._do_epoch_validate(self, ds_idx, dl)
+
+@patch
+def show_results(self:ExpectingLearner,
+    ds_idx:int=1, # which of the learner's own loaders, if `dl` is None
+    dl=None, # a `DataLoader`
+    **kwargs, # what fastai's `show_results` takes
+):
+    "fastai's `show_results`."
+    if dl is None: self.loader(None, ds_idx)
+    Learner.show_results(self, ds_idx, dl=dl and self.loader(dl), **kwargs)

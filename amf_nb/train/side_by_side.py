@@ -16,7 +16,7 @@ from torch import nn
 
 from ..method.branches import branch_params, l2_sp_penalty
 from ..method.fusion import AMFModel
-from .expected import Expected, require_steps
+from .expected import ExpectingLearner, require_steps
 from .guard import BranchGuard, without_branches
 from .losses import classifier_loss, loss_to
 from .memory import give_back_memory, keep_freed_memory
@@ -110,7 +110,7 @@ def before_fit(self:StrategyRates):
     self._set_decay([g['wd'] for g in groups])
 
 # %% ../../nbs/train/39_side_by_side.ipynb #cc90f198
-class SideBySideLearner(Learner):
+class SideBySideLearner(ExpectingLearner):
     "A fastai `Learner` that trains each branch of an `AMFModel` on its own loss."
     first_epoch = 0 # of the next fit
     trained = False # have the branches learned from any image?
@@ -183,33 +183,6 @@ def _do_fit(self:SideBySideLearner):
             for self.epoch in range(first, self.n_epoch):
                 self._with_events(self._do_epoch, 'epoch', CancelEpochException)
     finally: give_back_memory()
-
-# %% ../../nbs/train/39_side_by_side.ipynb #f216aa58
-@patch(as_prop=True)
-def dls(self:SideBySideLearner): # `DataLoaders`
-    "The learner's own loaders, as the model expects them."
-    return self._dls
-
-@patch(set_prop=True)
-def dls(self:SideBySideLearner,
-    dls, # `DataLoaders`; the first ones say what the model expects
-):
-    "Take `dls`, made as the model expects."
-    if 'expected' not in vars(self): self.expected = Expected.of(dls)
-    self._dls = self.expected.bring_all(dls)
-
-# %% ../../nbs/train/39_side_by_side.ipynb #d04eb147
-@patch
-def loader(self:SideBySideLearner,
-    dl=None, # a `DataLoader`; None takes one of the learner's own
-    ds_idx:int=1, # which of its own: 0 for training, 1 for validation
-): # a `DataLoader`
-    "`dl` as the model expects it; `ValueError` if it has no images or is of another kind."
-    dl = self.expected.bring(self.dls[ds_idx] if dl is None else dl)
-    if getattr(dl, 'n', None) == 0: # a share of several processes has none before it is drawn
-        raise ValueError('there are no images: a model that was loaded comes without any. '
-                         'Give `dl`, or `learn.dls = ...`')
-    return dl
 
 # %% ../../nbs/train/39_side_by_side.ipynb #1edff6aa
 @patch
@@ -369,9 +342,8 @@ def _do_epoch_train(self:SideBySideLearner):
 
 @patch
 def _do_epoch_validate(self:SideBySideLearner, ds_idx=1, dl=None):
-    if dl is not None and not isinstance(dl, list): dl = self.loader(dl) # fastai gives lists, too
     self.complete_loss()
-    Learner._do_epoch_validate(self, ds_idx, dl)
+    ExpectingLearner._do_epoch_validate(self, ds_idx, dl)
 
 # %% ../../nbs/train/39_side_by_side.ipynb #9fac2e26
 @patch
@@ -384,17 +356,6 @@ def lr_find(self:SideBySideLearner,
     weights_K = self.core.static_K.clone() # `fit` may change it before fastai notes what it was
     try: return Learner.lr_find(self, *args, **kwargs)
     finally: self.core.static_K.copy_(weights_K)
-
-# %% ../../nbs/train/39_side_by_side.ipynb #8adda688
-@patch
-def show_results(self:SideBySideLearner,
-    ds_idx:int=1, # which of the learner's own loaders, if `dl` is None
-    dl=None, # a `DataLoader`
-    **kwargs, # what fastai's `show_results` takes
-):
-    "fastai's `show_results`."
-    if dl is None: self.loader(None, ds_idx)
-    Learner.show_results(self, ds_idx, dl=dl and self.loader(dl), **kwargs)
 
 # %% ../../nbs/train/39_side_by_side.ipynb #8f420a9f
 @patch

@@ -20,11 +20,12 @@ from fastcore.basics import patch
 from fastcore.foundation import L
 
 from ..method.branches import rescaled
+from ..method.controls import panel_row
+from ..method.fusion import AMFModel, nll
 from ..method.probes import Depths
 from ..train.cost import macs
-from ..method.fusion import AMFModel, nll
+from ..train.expected import ExpectingLearner
 from ..train.learner import AMFLearner, check_epochs
-from ..method.controls import panel_row
 from .routing import branch_costs, following, some_images, whole_cost
 
 # %% ../../nbs/use/30_collapse.ipynb #80d82d3a
@@ -78,9 +79,9 @@ def _parameters_by_layer(net):
 # %% ../../nbs/use/30_collapse.ipynb #8d1f6c57
 @patch
 def _learner_of_one(self:AMFLearner, net):
-    "A fastai `Learner` of `net` on the same `dls`."
+    "A fastai `Learner` of `net` on the same `dls`; other loaders are made like them."
     own = dict(splitter=_parameters_by_layer, cbs=ChannelsLast())
-    return Learner(self.dls, net, self.loss_func, metrics=list(self.metrics), **own)
+    return ExpectingLearner(self.dls, net, self.loss_func, metrics=list(self.metrics), **own)
 
 # %% ../../nbs/use/30_collapse.ipynb #01d95873
 @patch
