@@ -4,16 +4,22 @@
 of the fused prediction, its controls, each branch, and standard fine-tuning, trained on a random draw of the development part
 of each set. Scored is a fixed fifth of the *training* images; test images stay closed. `--sets` is as for `bench/kinds.py`.
 Three draws of both sizes take about half an hour on one core.
+
+`routes` are accuracy, likelihood and cost of the rule that a budget chooses on held-out images, by how many standard errors
+are added to what a rule loses there; the budget is kept as if images had 128 pixels, where branches cost about the same.
 """
 import argparse, json
 from pathlib import Path
 
+import numpy as np, torch
 from fastai.callback.progress import ProgressCallback
 
 from amf_nb.core import amf_learner, branch_learner
+from amf_nb.method.controls import panel_row
+from amf_nb.use.routing import branch_costs, possible_loss, replay
 from kinds import SETS, development_set
 
-RECORDS = Path(__file__).with_suffix('.jsonl')
+RECORDS, BUDGETS, CAUTIONS = Path(__file__).with_suffix('.jsonl'), (1.2, 1.5, 2.), (0., 1., 2.)
 
 
 def trained(make, data, epochs, seed, **kwargs):
@@ -23,16 +29,31 @@ def trained(make, data, epochs, seed, **kwargs):
     return learn
 
 
+def routes_of(model, held, parts, rules):
+    "By budget and caution, what the one of `rules` that they choose on the images `held` predicts for those of `parts`."
+    costs, res = branch_costs(model, torch.zeros(1, 3, 128, 128)), {}
+    cost_of = np.array([costs.of(replay(model, rule, held)[0]) for rule in rules])
+    for caution in CAUTIONS:
+        lost = np.array([possible_loss(model, rule, held, caution) for rule in rules])
+        for budget in BUDGETS:
+            ran, fused = replay(model, rules[np.where(cost_of <= budget, lost, np.inf).argmin()], parts)
+            accuracy, _, _, loss, _ = panel_row(fused, parts.targets)
+            res.setdefault(f'{budget:g}', {})[f'{caution:g}'] = [round(accuracy, 5), round(loss, 5), round(costs.of(ran), 3)]
+    return res
+
+
 def run(name, n, seed, folder):
     "A record: the default branches and `standard` alone, on `n` images of the set `name`."
     data, epochs = development_set(name, seed, n, folder), SETS[name]
     learn = trained(amf_learner, data, epochs, seed)
-    panel = learn.control_panel(data.test_dl(learn)).drop(columns=['low', 'high'])
+    parts, held = learn.gather_parts(data.test_dl(learn), labels=True), learn.held_parts()
+    panel = learn.control_panel(parts=parts).drop(columns=['low', 'high'])
     one = trained(branch_learner, data, epochs, seed, strategy='standard')
     panel.loc['standard'] = one.control_panel(data.test_dl(one)).iloc[0]
     weights = dict(zip(learn.model.names, learn.model.static_K.tolist()))
-    return dict(data=name, images=n, seed=seed, held=len(learn.held.targets), scored=len(data.test_dl(learn).dataset),
-                epochs=epochs, weights=weights, rows={rule: row.round(5).to_dict() for rule, row in panel.iterrows()})
+    return dict(data=name, images=n, seed=seed, held=len(held.targets), scored=len(parts.targets), epochs=epochs, weights=weights,
+                rows={rule: row.round(5).to_dict() for rule, row in panel.iterrows()},
+                routes=routes_of(learn.model, held, parts, [*learn.route_curve(parts=held).rule]))
 
 
 if __name__ == '__main__':

@@ -690,7 +690,7 @@ def test_a_budget_after_solving():
         learn.fit_policy(learn.dls.valid)
         assert learn.usable == [1, 3] and learn.best_branch in ('look', 'early')
         assert learn.model.static_K.isfinite().all() and np.isfinite(learn.policy_fit.gain)
-        assert np.isfinite(learn.route_curve(parts=learn._held_parts())[['cost', 'nll']].to_numpy(float)).all()
+        assert np.isfinite(learn.route_curve(parts=learn.held_parts())[['cost', 'nll']].to_numpy(float)).all()
         learn.route(budget=5.)
         assert not ran_under(learn)[:, [0, 2]].any()
         learn.route()

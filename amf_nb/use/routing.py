@@ -382,7 +382,7 @@ def possible_loss(
 
 # %% ../../nbs/use/20_routing.ipynb #ad3bfef7
 @patch
-def _held_parts(self:AMFLearner):
+def held_parts(self:AMFLearner) -> Parts: # on the CPU, with targets
     "Logits, targets and present weights of the images that the policy was fitted on."
     m, x = self.model, self.held.inputs
     w = m.weigh(x if x is None else x.to(m.strength.device), len(self.held.targets))
@@ -399,7 +399,7 @@ def _rule_within_budget(self:AMFLearner, budget, clock=False):
                          'which is not known here, nor is it saved with a model: '
                          'call `fit_policy` with a DataLoader of labelled images that the branches '
                          'did not train on, or give `threshold`, `top_k` or `confident`')
-    held = self._held_parts()
+    held = self.held_parts()
     curve = self.route_curve(parts=held, clock=clock)
     good = curve[curve.cost <= budget]
     if not len(good):
