@@ -24,7 +24,7 @@ def readme():
     for cell in nb.cells:
         for o in cell.get('outputs', []): o.get('data', {}).pop('text/html', None)
     text = exporter.from_notebook_node(nb)[0].strip() + '\n'
-    text = text.replace('](../', '](')
+    text = re.sub(r'\n{3,}', '\n\n', text.replace('](../', ']('))
     return re.sub(r'\]\(((?:\w+/)?\w+\.ipynb|images/\w+\.png)\)', r'](nbs/\1)', text)
 
 
