@@ -234,6 +234,7 @@ def dls(self:ExpectingLearner): # `DataLoaders`
     "The learner's own loaders, as the model expects them."
     return self._dls
 
+# %% ../../nbs/train/20_expected.ipynb #7bdfb96d
 @patch(set_prop=True)
 def dls(self:ExpectingLearner,
     dls, # `DataLoaders`; the first ones say what the model expects
@@ -261,6 +262,7 @@ def _do_epoch_validate(self:ExpectingLearner, ds_idx=1, dl=None):
     if dl is not None and not isinstance(dl, list): dl = self.loader(dl) # fastai gives lists, too
     Learner._do_epoch_validate(self, ds_idx, dl)
 
+# %% ../../nbs/train/20_expected.ipynb #aee0d7f2
 @patch
 def show_results(self:ExpectingLearner,
     ds_idx:int=1, # which of the learner's own loaders, if `dl` is None

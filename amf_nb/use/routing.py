@@ -25,7 +25,7 @@ from ..train.learner import AMFLearner
 # %% ../../nbs/use/20_routing.ipynb #65ad4c58
 def whole_network(
     model:AMFModel, # a fused network
-) -> torch.nn.Sequential: # images (N, C_in, H, W) to logits, or to features if all branches are probes
+) -> torch.nn.Sequential: # images (N, C_in, H, W) to logits; to features if all are probes
     "One whole network of `model`, no stage shared."
     b = next((b for b in model.branches if not b.strategy.probe), model.branches[0])
     if b.strategy.probe: return torch.nn.Sequential(*b.stages[0].stages)
@@ -58,7 +58,7 @@ class BranchCosts:
     policy: float # 0 if it need not run
     reads: float # the part of the trunk that the policy reads; 0 if it need not run
     dense: float # everything
-    slower: tuple = ((1, 1.),) # (images at once, what one of them costs over one of a full batch) ..
+    slower: tuple = ((1, 1.),) # (images at once, what one of them costs over one of a full batch)
 
 # %% ../../nbs/use/20_routing.ipynb #a04fab3f
 GROUPS = 1, 4, 16 # images at once, besides a full batch
@@ -231,7 +231,8 @@ class Cascade:
         object.__setattr__(self, 'order', tuple(self.order)) # JSON knows lists only
         if not _not_negative(self.confident):
             raise ValueError(f'`confident`={self.confident!r}: give a probability')
-        if len({*self.order}) < len(self.order) or not all(_not_negative(k, int) for k in self.order):
+        numbers = all(_not_negative(k, int) for k in self.order)
+        if len({*self.order}) < len(self.order) or not numbers:
             raise ValueError(f'`order`={self.order!r}: give numbers of branches, each once')
 
 # %% ../../nbs/use/20_routing.ipynb #e8f702c0
@@ -391,7 +392,7 @@ def held_parts(self:AMFLearner) -> Parts: # on the CPU, with targets
 # %% ../../nbs/use/20_routing.ipynb #68b2f986
 @patch
 def _rule_within_budget(self:AMFLearner, budget, clock=False):
-    "Of the rules whose mean cost is at most `budget`, the one that may lose least (held-out images)."
+    "Of the rules that cost at most `budget` a held-out image, the one that may lose least."
     if not (_not_negative(budget) and budget > 0):
         raise ValueError(f'`budget`={budget!r}: give whole networks, a number above 0')
     if self.held is None:
