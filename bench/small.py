@@ -19,7 +19,7 @@ from amf_nb.method.controls import panel_row
 from amf_nb.use.routing import branch_costs, possible_loss, replay
 from kinds import SETS, development_set
 
-RECORDS, BUDGETS, CAUTIONS = Path(__file__).with_suffix('.jsonl'), (1.2, 1.5, 2.), (0., 1., 2.)
+RECORDS, BUDGETS, CAUTIONS = Path(__file__).with_suffix('.jsonl'), (1.2, 1.5, 2.), (0., 1., 2., 3.)
 
 
 def trained(make, data, epochs, seed, **kwargs):

@@ -10,11 +10,11 @@ __all__ = ['again', 'n_drawn', 'with_steps', 'require_steps', 'first_image', 'no
 import copy
 from dataclasses import dataclass
 
+from fastai.callback.schedule import Learner
 from fastai.data.core import DataLoaders, Datasets
 from fastai.data.load import DataLoader
 from fastai.data.transforms import Categorize, CategoryMap, EncodedMultiCategorize, MultiCategorize
 from fastai.data.transforms import OneHotEncode
-from fastai.learner import Learner
 from fastai.torch_core import no_random, num_distrib
 from fastai.vision.augment import Normalize
 from fastcore.basics import patch
@@ -207,7 +207,8 @@ def bring(self:Expected,
         raise ValueError('`dl` is `DataLoaders`: give one of them, such as `dls.valid`')
     if not isinstance(dl, DataLoader):
         raise TypeError(f'`dl` is a {type(dl).__module__}.{type(dl).__name__}, which carries no '
-                        'transforms: make one by `learn.dls.test_dl(items, with_labels=True)`')
+                        'transforms: make one by `learn.dls.test_dl(items, with_labels=True)` of items '
+                        'like those of `learn.dls.train_ds.items`')
     if not hasattr(dl.after_batch, 'fs'): return dl # stored activations, or a process's share
     _kind_fits(dl, self.multilabel)
     return _with_norm(_with_vocab(dl, self), self.stats)
@@ -272,3 +273,24 @@ def show_results(self:ExpectingLearner,
     "fastai's `show_results`."
     if dl is None: self.loader(None, ds_idx)
     Learner.show_results(self, ds_idx, dl=dl and self.loader(dl), **kwargs)
+
+# %% ../../nbs/train/20_expected.ipynb #0fc17eb4
+@patch
+def fit(self:ExpectingLearner,
+    n_epoch:int, # passes over the training images
+    *args, # what `Learner.fit` takes
+    **kwargs, # the same
+):
+    "fastai's `Learner.fit`; `ValueError` without training images."
+    require_steps(self.dls.train)
+    Learner.fit(self, n_epoch, *args, **kwargs)
+
+# %% ../../nbs/train/20_expected.ipynb #2fc9226c
+@patch
+def lr_find(self:ExpectingLearner,
+    *args, # what fastai's `lr_find` takes
+    **kwargs, # the same
+): # what fastai's gives
+    "fastai's `lr_find`; `ValueError` without training images."
+    require_steps(self.dls.train)
+    return Learner.lr_find(self, *args, **kwargs)

@@ -529,6 +529,7 @@ def control_panel(self:AMFLearner,
     parts:Parts=None, # from `gather_parts` with targets, instead of `dl`
 ) -> pd.DataFrame: # a row a rule, such as 'policy'; columns: accuracy, low, high, nll, ece
     """Policy, controls, branches and oracle on `dl`, with 95% intervals.
-    Rows: 'policy', 'uniform', 'static', 'entropy', each branch by its name, 'oracle'."""
+    Rows: 'policy', 'uniform', 'static', 'entropy', each branch by its name, 'oracle'.
+    All branches run, whatever `route` says."""
     parts = self.labelled_parts(dl, parts)
     return panel_of(self.fused_by(parts), parts.targets, self.model.multilabel)

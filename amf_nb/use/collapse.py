@@ -197,7 +197,10 @@ def collapse(self:AMFLearner,
 ) -> Learner: # an ordinary one-network Learner on the same `dls`
     "One ordinary network in place of the fused one."
     if how not in ('distil', 'best'): raise ValueError(f"`how`={how!r}: give 'distil' or 'best'")
-    if how == 'best': return self._learner_of_one(self._best_net(branch, dl))
+    if how == 'best':
+        if lr is not None or kwargs:
+            raise ValueError(f"{['lr', *kwargs][lr is None:]} are for `how='distil'`: leave them out")
+        return self._learner_of_one(self._best_net(branch, dl))
     if dl is not None: raise ValueError("`dl` is for `how='best'`: name a `branch` to start from")
     _check_numbers(epochs, lr)
     return self._student(branch, epochs, lr, **kwargs)
