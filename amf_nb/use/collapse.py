@@ -198,8 +198,9 @@ def collapse(self:AMFLearner,
     "One ordinary network in place of the fused one."
     if how not in ('distil', 'best'): raise ValueError(f"`how`={how!r}: give 'distil' or 'best'")
     if how == 'best':
-        if lr is not None or kwargs:
-            raise ValueError(f"{['lr', *kwargs][lr is None:]} are for `how='distil'`: leave them out")
+        of_training = [*kwargs, *([] if lr is None else ['lr'])]
+        if of_training:
+            raise ValueError(f"{of_training} are for `how='distil'`: leave them out")
         return self._learner_of_one(self._best_net(branch, dl))
     if dl is not None: raise ValueError("`dl` is for `how='best'`: name a `branch` to start from")
     _check_numbers(epochs, lr)
